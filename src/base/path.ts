@@ -1,0 +1,84 @@
+/**
+ * Headpond paths: absolute, `/`-separated, valid Unicode, compared byte for byte (no case folding, no normalisation).
+ * Every path that enters goes through `parsePath` once; inside, a `Path` is trusted.
+ */
+
+import { HeadpondError } from "./errors.ts";
+import type { Brand } from "./ids.ts";
+
+/** `"/"` or `"/a/b"`: no empty, `.` or `..` part, no trailing slash. */
+export type Path = Brand<string, "Path">;
+
+/** As on Linux: bytes of UTF-8, not characters. */
+export const nameBytesMax = 255;
+export const pathBytesMax = 4096;
+
+export const rootPath = "/" as Path;
+
+/** Checks and normalises (`//` and `.` collapse, a trailing slash goes). Throws `invalid`; `..` is refused, not resolved. */
+export function parsePath(text: string): Path {
+  if (!text.startsWith("/")) throw new HeadpondError("invalid", `path ${quote(text)} is not absolute: begin it with /`);
+  if (utf8Length(text) > pathBytesMax) {
+    throw new HeadpondError("invalid", `path ${quote(text)} is longer than ${pathBytesMax} bytes`);
+  }
+  const names: string[] = [];
+  for (const name of text.split("/")) {
+    if (name === "" || name === ".") continue;
+    checkName(name);
+    names.push(name);
+  }
+  return `/${names.join("/")}` as Path;
+}
+
+/** One part of a path. Throws `invalid`. */
+export function checkName(name: string): void {
+  if (name === "" || name === "." || name === "..") {
+    throw new HeadpondError("invalid", `${quote(name)} cannot be a name: paths are absolute and have no . or .. parts`);
+  }
+  if (name.includes("/")) throw new HeadpondError("invalid", `name ${quote(name)} contains a slash`);
+  if (name.includes("\0")) throw new HeadpondError("invalid", `name ${quote(name)} contains a NUL`);
+  if (!name.isWellFormed()) throw new HeadpondError("invalid", `name ${quote(name)} is not valid Unicode`);
+  if (name.length > nameBytesMax / 3 && utf8Length(name) > nameBytesMax) {
+    throw new HeadpondError("invalid", `name ${quote(name)} is longer than ${nameBytesMax} bytes`);
+  }
+}
+
+export function pathNames(path: Path): readonly string[] {
+  return path === "/" ? [] : path.slice(1).split("/");
+}
+
+/** The parent, or undefined of the root. */
+export function parentPath(path: Path): Path | undefined {
+  if (path === "/") return undefined;
+  const slash = path.lastIndexOf("/");
+  return (slash === 0 ? "/" : path.slice(0, slash)) as Path;
+}
+
+/** The last name; `""` of the root. */
+export function baseName(path: Path): string {
+  return path.slice(path.lastIndexOf("/") + 1);
+}
+
+export function joinPath(parent: Path, name: string): Path {
+  return (parent === "/" ? `/${name}` : `${parent}/${name}`) as Path;
+}
+
+/** Whether `path` is `ancestor` or lies below it. */
+export function isWithin(path: Path, ancestor: Path): boolean {
+  return ancestor === "/" || path === ancestor || path.startsWith(`${ancestor}/`);
+}
+
+/** `path` below `ancestor`, without a leading slash; `""` when they are equal. */
+export function relativePath(path: Path, ancestor: Path): string {
+  return ancestor === "/" ? path.slice(1) : path.slice(ancestor.length + 1);
+}
+
+const utf8 = new TextEncoder();
+
+function utf8Length(text: string): number {
+  return utf8.encode(text).length;
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}...` : text);
+}

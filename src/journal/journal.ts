@@ -1,0 +1,74 @@
+/**
+ * The journal makes the masters' commands durable and ordered. This is the interface that the local, the Raft and the
+ * shared-storage implementations have in common; `contract.ts` is the test suite that each of them passes.
+ *
+ * WAL first, no speculation: a command changes the state only when it is committed, and it is applied in the order of
+ * its index on every master. So there is nothing to roll back when leadership is lost.
+ */
+
+/** One committed command. */
+export type Entry = {
+  /** Position in the log, from 1, without gaps. */
+  readonly index: number;
+  /** Raft's term or the shared journal's epoch; the local journal counts its starts. */
+  readonly term: number;
+  /** An encoded command (docs/formats/command.md). Empty: a no-op that the journal wrote for itself. */
+  readonly payload: Uint8Array;
+};
+
+/** What the journal drives: in production the namespace. `Result` is what a command returns to its proposer. */
+export interface StateMachine<Result> {
+  /** Highest entry in the state, with its term: the journal goes on behind it, or resets a state that is ahead of its log. */
+  readonly applied: { readonly index: number; readonly term: number };
+  /**
+   * Applies entries `applied.index + 1 ...` in order, one result each. Synchronous and deterministic: the same entries
+   * give the same state and results everywhere. A throw is a defect and ends the process.
+   */
+  apply(entries: readonly Entry[]): Result[];
+  /** Order-free digest of the whole state at `applied`, hexadecimal. */
+  digest(): string;
+  /** Writes a consistent copy of the state as it is at the call into the new file `path`, durable when it resolves. Goes on applying meanwhile. */
+  writeCheckpoint(path: string): Promise<{ readonly index: number; readonly term: number; readonly digest: string }>;
+  /** Replaces the whole state by the checkpoint file at `path`; `undefined`: by the empty state. */
+  reset(path: string | undefined): Promise<void>;
+}
+
+export type Role = "leader" | "standby";
+
+export type Proposed<Result> = { readonly index: number; readonly result: Result };
+
+export type JournalStatus = {
+  readonly type: "local" | "raft" | "zookeeper";
+  readonly role: Role;
+  readonly term: number;
+  readonly firstIndex: number;
+  readonly lastIndex: number;
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+  readonly checkpointIndex: number;
+  readonly bytes: number;
+};
+
+export interface Journal<Result> {
+  /** Recovers, and resolves when every durable entry is applied. Rejects with `corrupt` naming file and offset, never drops acknowledged entries. */
+  start(): Promise<void>;
+  readonly role: Role;
+  /** Where the leader is, as far as known (`host:port` of its RPC). */
+  readonly leaderAddress: string | undefined;
+  /** Called at every change of role, also during `start`. */
+  onRoleChange(listener: (role: Role) => void): void;
+  /**
+   * Makes the command durable, applies it, and resolves with its result. Rejects with `not-leader` or `overloaded`
+   * (never appended, outcome none), `invalid` (too large), or `unknown-outcome` (appended, fate not known).
+   */
+  propose(payload: Uint8Array): Promise<Proposed<Result>>;
+  /** Resolves when a read of the local state is linearizable: it then sees all that was acknowledged before the call. */
+  readBarrier(): Promise<void>;
+  /** Committed entries from `fromIndex` on, live. Throws `compacted` when they have been cut. Ends when the signal fires. */
+  committed(fromIndex: number, signal: AbortSignal): AsyncIterable<Entry>;
+  /** Saves the state so that the log behind it can be cut. */
+  checkpoint(): Promise<{ readonly index: number; readonly bytes: number; readonly durationMs: number }>;
+  status(): JournalStatus;
+  /** Refuses new proposals, finishes those under way, closes files. */
+  close(): Promise<void>;
+}
