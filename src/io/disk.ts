@@ -47,6 +47,8 @@ export interface Disk {
   open(path: string, mode: OpenMode, options?: OpenOptions): Promise<DiskFile>;
   /** Throws `ENOENT`. Follows symbolic links. */
   stat(path: string): Promise<FileStat>;
+  /** `path` with every symbolic link resolved, so that a user can see where it really leads. Throws `ENOENT`. */
+  realPath(path: string): Promise<string>;
   /** Names in a directory, unsorted. */
   list(path: string): Promise<readonly string[]>;
   /** With parents; no error if it exists. */
