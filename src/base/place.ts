@@ -49,7 +49,10 @@ export function parsePlaceSelector(text: string): PlaceSelector {
     const [name, value, ...rest] = term.split("=");
     const part = placeParts.find((candidate) => candidate === name);
     if (part === undefined || value === undefined || value === "" || rest.length > 0) {
-      throw new HeadpondError("invalid", `${JSON.stringify(text)} selects no places: write all, a number, or zone=a,cloud=gcp`);
+      throw new HeadpondError(
+        "invalid",
+        `${JSON.stringify(text)} selects no places: write all, a number, or zone=a,cloud=gcp`,
+      );
     }
     parts[part] = value;
   }

@@ -6,11 +6,7 @@
 import type { BlockIndex, FileVersionId, WorkerId } from "./ids.ts";
 
 /** `workers` from the best owner of the block to the worst. Order of the input does not matter. */
-export function ownerOrder(
-  file: FileVersionId,
-  block: BlockIndex,
-  workers: readonly WorkerId[],
-): readonly WorkerId[] {
+export function ownerOrder(file: FileVersionId, block: BlockIndex, workers: readonly WorkerId[]): readonly WorkerId[] {
   const blockHash = hashText(`${file}/${block}`, 0);
   return workers
     .map((worker) => ({ worker, score: hashText(worker, blockHash) }))

@@ -42,7 +42,12 @@ export function parseDurationMs(text: string | number): number {
   return parseQuantity(text, durationUnits, "duration", "e.g. 300ms, 5s or 1h");
 }
 
-function parseQuantity(text: string | number, units: Readonly<Record<string, number>>, what: string, hint: string): number {
+function parseQuantity(
+  text: string | number,
+  units: Readonly<Record<string, number>>,
+  what: string,
+  hint: string,
+): number {
   const match = /^([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)$/.exec(String(text).trim());
   const unit = match?.[2] ?? "";
   const factor = unit === "" ? 1 : units[unit];

@@ -1,0 +1,239 @@
+/** Masters, workers, jobs and models as the outside sees them (surface.md), and what masters and workers tell each other. */
+
+import Type, { type Static } from "typebox";
+import { FileDescriptor } from "./file.ts";
+import {
+  BlockIndexSchema,
+  BytesSchema,
+  ClusterIdSchema,
+  Count,
+  FileVersionIdSchema,
+  JobIdSchema,
+  MasterIdSchema,
+  MountIdSchema,
+  oneOf,
+  PathSchema,
+  PlaceSchema,
+  TimeMs,
+  WorkerIdSchema,
+} from "./schema.ts";
+
+/** Where a worker is and where it listens. */
+export const WorkerAddress = Type.Object({
+  id: WorkerIdSchema,
+  place: PlaceSchema,
+  /** `host:port` of the data port: HTTP ranges and framed RPC. */
+  data: Type.String(),
+  /** `host:port` of health, metrics and status. */
+  http: Type.String(),
+  /** `host:port` of each gateway it serves: `hf`, `files`, `s3`. */
+  gateways: Type.Record(Type.String(), Type.String()),
+});
+export type WorkerAddress = Static<typeof WorkerAddress>;
+
+/** The live workers, as versioned by a master: two views with one version never make two owners. */
+export const WorkerList = Type.Object({ version: Count, workers: Type.Array(WorkerAddress) });
+export type WorkerList = Static<typeof WorkerList>;
+
+export const WorkerState = oneOf("registering", "live", "draining", "lost");
+export type WorkerState = Static<typeof WorkerState>;
+
+export const WorkerStatus = Type.Object({
+  id: WorkerIdSchema,
+  place: PlaceSchema,
+  state: WorkerState,
+  data: Type.String(),
+  http: Type.String(),
+  gateways: Type.Record(Type.String(), Type.String()),
+  capacityBytes: Count,
+  usedBytes: Count,
+  /** File versions of which it holds at least one block. */
+  files: Count,
+  /** Bytes it read from under stores since it started. */
+  originBytes: Count,
+  lastSeenMs: TimeMs,
+  /** Clear states of trouble, e.g. `/nvme1: no space, fills stopped`. */
+  problems: Type.Array(Type.String()),
+});
+export type WorkerStatus = Static<typeof WorkerStatus>;
+
+export const MasterStatus = Type.Object({
+  id: MasterIdSchema,
+  address: Type.String(),
+  role: oneOf("leader", "standby"),
+  appliedIndex: Count,
+  digest: Type.String(),
+  lagEntries: Count,
+  voter: Type.Boolean(),
+});
+
+export const ClusterStatus = Type.Object({
+  clusterId: ClusterIdSchema,
+  name: Type.String(),
+  journal: oneOf("local", "raft", "zookeeper"),
+  leader: Type.Optional(Type.String()),
+  term: Count,
+  masters: Type.Array(MasterStatus),
+  workers: Type.Array(WorkerStatus),
+  files: Count,
+  directories: Count,
+});
+export type ClusterStatus = Static<typeof ClusterStatus>;
+
+/** What a worker holds of one file version, or what changed since its last report. */
+export const Holding = Type.Object({
+  id: FileVersionIdSchema,
+  blockCount: Count,
+  /** The whole set (`BlockBitmap.toBytes`); absent: `added` and `removed` change the reported one. */
+  bitmap: Type.Optional(BytesSchema),
+  added: Type.Optional(Type.Array(BlockIndexSchema)),
+  removed: Type.Optional(Type.Array(BlockIndexSchema)),
+  /** Every block is there, verified and durable. */
+  complete: Type.Boolean(),
+  /** Nothing of it is held any more. */
+  gone: Type.Optional(Type.Boolean()),
+  /** Bytes of it that this worker read from the under store since it started; counts also what failed or was read twice. */
+  originBytes: Count,
+});
+export type Holding = Static<typeof Holding>;
+
+/** What a master tells a worker, in order, on the stream that the worker opened with `attachWorker`. */
+export const WorkerOrder = Type.Union([
+  Type.Object({ kind: Type.Literal("welcome"), clusterId: ClusterIdSchema, leader: Type.Boolean() }),
+  Type.Object({ kind: Type.Literal("workers"), list: WorkerList }),
+  /** The whole mount table, options with their secrets: workers read under stores themselves. */
+  Type.Object({
+    kind: Type.Literal("mounts"),
+    mounts: Type.Array(
+      Type.Object({
+        id: MountIdSchema,
+        path: PathSchema,
+        uri: Type.String(),
+        readOnly: Type.Boolean(),
+        options: Type.Record(Type.String(), Type.String()),
+      }),
+    ),
+  }),
+  /** Bring these in and keep them whole; each is answered by `reportLoad`. Repeating an order is harmless. */
+  Type.Object({
+    kind: Type.Literal("load"),
+    jobId: JobIdSchema,
+    priority: Type.Integer({ minimum: 0, maximum: 9 }),
+    files: Type.Array(FileDescriptor),
+  }),
+  Type.Object({ kind: Type.Literal("cancel-load"), jobId: JobIdSchema }),
+  Type.Object({ kind: Type.Literal("free"), versions: Type.Array(FileVersionIdSchema) }),
+  Type.Object({
+    kind: Type.Literal("pin"),
+    versions: Type.Array(FileVersionIdSchema),
+    pinned: Type.Boolean(),
+  }),
+  /** Report everything from the start. */
+  Type.Object({ kind: Type.Literal("report-all") }),
+]);
+export type WorkerOrder = Static<typeof WorkerOrder>;
+
+export const JobState = oneOf("planning", "running", "succeeded", "partial", "failed", "cancelled");
+export type JobState = Static<typeof JobState>;
+
+export const JobFailure = Type.Object({
+  path: PathSchema,
+  worker: Type.String(),
+  code: Type.String(),
+  message: Type.String(),
+});
+export type JobFailure = Static<typeof JobFailure>;
+
+/** What a load would do, before it does. */
+export const LoadPlan = Type.Object({
+  path: PathSchema,
+  files: Count,
+  /** Bytes of the model, once. */
+  bytes: Count,
+  blocks: Count,
+  /** Bytes that the chosen workers already hold, summed over workers. */
+  cachedBytes: Count,
+  /** Bytes that must leave the under store: held by no live worker of the chosen domains. */
+  originBytes: Count,
+  /** max(S/origin, S/link, ...) by the configured or measured rates; 0 when nothing has to move. */
+  boundSeconds: Type.Number(),
+  /** What the bound was computed from. */
+  rates: Type.Object({ originBytesPerSecond: Type.Number(), linkBytesPerSecond: Type.Number(), source: Type.String() }),
+  workers: Type.Array(WorkerIdSchema),
+  /** Reasons why it cannot be done, e.g. a worker that lacks the space. Empty: it can. */
+  problems: Type.Array(Type.String()),
+});
+export type LoadPlan = Static<typeof LoadPlan>;
+
+export const JobWorkerProgress = Type.Object({
+  worker: WorkerIdSchema,
+  bytesDone: Count,
+  bytesTotal: Count,
+  filesDone: Count,
+  filesTotal: Count,
+  ready: Type.Boolean(),
+  originBytes: Count,
+});
+
+export const JobStatus = Type.Object({
+  id: JobIdSchema,
+  kind: oneOf("load"),
+  path: PathSchema,
+  to: Type.String(),
+  state: JobState,
+  priority: Type.Integer(),
+  createdMs: TimeMs,
+  startedMs: Type.Optional(TimeMs),
+  finishedMs: Type.Optional(TimeMs),
+  /** Summed over workers. */
+  bytesDone: Count,
+  bytesTotal: Count,
+  /** Bytes of the model, once. */
+  uniqueBytes: Count,
+  /** Bytes per second over the last seconds, summed over workers. */
+  rate: Type.Number(),
+  /** boundSeconds / (time so far or in all); 0 when there is no bound. */
+  efficiency: Type.Number(),
+  boundSeconds: Type.Number(),
+  etaSeconds: Type.Optional(Type.Number()),
+  originBytes: Count,
+  /** originBytes / bytes that had to leave the under store; 1 when none had to and none did. */
+  originAmplification: Type.Number(),
+  workers: Type.Array(JobWorkerProgress),
+  failed: Type.Array(JobFailure),
+  /** Why it is in this state, when that is not plain. */
+  reason: Type.Optional(Type.String()),
+});
+export type JobStatus = Static<typeof JobStatus>;
+
+export const ReadyState = oneOf("READY", "FILLING", "ABSENT");
+export type ReadyState = Static<typeof ReadyState>;
+
+/** A model is a directory that holds weights (`isWeightsName`), taken at the topmost such directory. */
+export const ModelStatus = Type.Object({
+  path: PathSchema,
+  /** The commit of its content: 40 hexadecimal digits. */
+  version: Type.String(),
+  bytes: Count,
+  files: Count,
+  places: Type.Array(Type.Object({ worker: WorkerIdSchema, place: PlaceSchema, state: ReadyState, bytes: Count })),
+});
+export type ModelStatus = Static<typeof ModelStatus>;
+
+/** All files of a directory tree at one moment: what the Hub calls a commit. */
+export const Revision = Type.Object({
+  path: PathSchema,
+  /** 40 hexadecimal digits, derived from the files' relative paths, sizes and etags. */
+  commit: Type.String(),
+  /** Whether it is what the directory holds now. */
+  current: Type.Boolean(),
+  files: Type.Array(Type.Object({ path: Type.String(), file: FileDescriptor })),
+});
+export type Revision = Static<typeof Revision>;
+
+const weightsName = /\.(safetensors|gguf|ggml|bin|pt|pth|onnx|h5|msgpack|npz|tflite|ot|mlmodel|engine)$/i;
+
+/** Whether a file of this name holds weights: it makes its directory a model. */
+export function isWeightsName(name: string): boolean {
+  return weightsName.test(name);
+}
