@@ -5,16 +5,18 @@
 
 import { HeadpondError } from "../base/errors.ts";
 import type { Clock } from "../io/clock.ts";
-import type {
-  CallOptions,
-  ListEntry,
-  ListOptions,
-  ListPage,
-  ObjectInfo,
-  ReadOptions,
-  UnderStore,
-  UnderStoreTraits,
-  WriteOptions,
+import {
+  type CallOptions,
+  cancellation,
+  type ListEntry,
+  type ListOptions,
+  type ListPage,
+  type ObjectInfo,
+  type ReadOptions,
+  throwIfCancelled,
+  type UnderStore,
+  type UnderStoreTraits,
+  type WriteOptions,
 } from "./under-store.ts";
 
 export type UnderStoreOperation = Exclude<keyof UnderStore, "uri" | "traits" | "close">;
@@ -192,7 +194,7 @@ export class FaultyUnderStore implements UnderStore {
     signal?: AbortSignal,
   ): Promise<UnderStoreFault | undefined> {
     this.#requests.set(operation, this.requests(operation) + 1);
-    signal?.throwIfAborted();
+    throwIfCancelled(signal);
     const fault = this.#take(operation, key);
     switch (fault?.kind) {
       case "error":
@@ -202,13 +204,15 @@ export class FaultyUnderStore implements UnderStore {
           details: { retryAfterMs: fault.retryAfterMs },
         });
       case "delay":
-        await this.#clock.sleep(fault.durationMs, signal);
+        await this.#clock.sleep(fault.durationMs, signal).catch((error: unknown) => {
+          throwIfCancelled(signal);
+          throw error;
+        });
         return fault;
       case "hang":
-        await new Promise((_, reject) =>
-          signal?.addEventListener("abort", () => reject(signal.reason), { once: true }),
+        return new Promise((_, reject) =>
+          signal?.addEventListener("abort", () => reject(cancellation(signal)), { once: true }),
         );
-        return fault;
       default:
         return fault;
     }

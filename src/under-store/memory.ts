@@ -15,6 +15,7 @@ import {
   type ListPage,
   type ObjectInfo,
   type ReadOptions,
+  throwIfCancelled,
   type UnderStore,
   type UnderStoreTraits,
   type WriteOptions,
@@ -75,7 +76,7 @@ export class MemoryUnderStore implements UnderStore {
   }
 
   async list(directoryKey: string, options: ListOptions = {}): Promise<ListPage> {
-    options.signal?.throwIfAborted();
+    throwIfCancelled(options.signal);
     checkKey(directoryKey);
     const entries = this.#sortedEntries(directoryKey);
     const start = options.continuation === undefined ? 0 : indexAfter(entries, options.continuation);
@@ -90,7 +91,7 @@ export class MemoryUnderStore implements UnderStore {
   }
 
   async head(key: string, options: CallOptions = {}): Promise<ListEntry | undefined> {
-    options.signal?.throwIfAborted();
+    throwIfCancelled(options.signal);
     checkKey(key);
     const object = this.#objects.get(key);
     if (object !== undefined) return { kind: "file", info: object.info };
@@ -98,7 +99,7 @@ export class MemoryUnderStore implements UnderStore {
   }
 
   async read(key: string, { position, length, etag, signal, onChunk }: ReadOptions): Promise<void> {
-    signal?.throwIfAborted();
+    throwIfCancelled(signal);
     const check = (): StoredObject => {
       checkFileKey(key);
       const object = this.#objects.get(key);
@@ -114,7 +115,7 @@ export class MemoryUnderStore implements UnderStore {
     }
     for (let at = position; at < position + length; at += this.#chunkSizeBytes) {
       await onChunk(bytes.slice(at, Math.min(at + this.#chunkSizeBytes, position + length)));
-      signal?.throwIfAborted();
+      throwIfCancelled(signal);
       check();
     }
   }
@@ -124,11 +125,11 @@ export class MemoryUnderStore implements UnderStore {
     const parts: Uint8Array[] = [];
     let total = 0;
     for await (const part of body) {
-      signal?.throwIfAborted();
+      throwIfCancelled(signal);
       parts.push(Uint8Array.from(part));
       total += part.length;
     }
-    signal?.throwIfAborted();
+    throwIfCancelled(signal);
     if (sizeBytes !== undefined && sizeBytes !== total) {
       throw new HeadpondError("invalid", `${key}: the body has ${total} bytes, not ${sizeBytes}`);
     }

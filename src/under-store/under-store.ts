@@ -165,6 +165,21 @@ export function checkFileKey(key: string): void {
   checkKey(key);
 }
 
+/** Throws `cancelled` (or the error of ours that the signal carries) once the signal has fired. */
+export function throwIfCancelled(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw cancellation(signal);
+}
+
+/** The error for an aborted signal. */
+export function cancellation(signal: AbortSignal): HeadpondError {
+  const reason: unknown = signal.reason;
+  if (reason instanceof HeadpondError) return reason;
+  if (reason instanceof Error && reason.name === "TimeoutError") {
+    return new HeadpondError("timeout", reason.message, { cause: reason });
+  }
+  return new HeadpondError("cancelled", reason instanceof Error ? reason.message : "cancelled", { cause: reason });
+}
+
 /** Whether a name that a store holds can be one in the namespace. */
 export function isValidName(name: string): boolean {
   try {
