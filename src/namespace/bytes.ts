@@ -89,7 +89,7 @@ export class ByteWriter {
     const bytes = Buffer.byteLength(text);
     this.varint(bytes);
     this.reserve(bytes);
-    this.position += this.buffer.utf8Write(text, this.position, bytes);
+    this.position += this.buffer.write(text, this.position, bytes, "utf8");
   }
 
   raw(bytes: Uint8Array): void {
@@ -152,13 +152,10 @@ export class ByteReader {
     if (at + 6 > this.buffer.length) this.#short();
     this.position = at + 6;
     const b = this.buffer;
-    return (
-      ((b[at] as number) * 256 + (b[at + 1] as number)) * 2 ** 32 +
-      (((b[at + 2] as number) << 24) |
-        ((b[at + 3] as number) << 16) |
-        ((b[at + 4] as number) << 8) |
-        ((b[at + 5] as number) >>> 0))
-    );
+    const low =
+      (b[at + 2] as number) * 0x1000000 +
+      (((b[at + 3] as number) << 16) | ((b[at + 4] as number) << 8) | (b[at + 5] as number));
+    return ((b[at] as number) * 256 + (b[at + 1] as number)) * 2 ** 32 + low;
   }
 
   string(): string {
@@ -168,7 +165,7 @@ export class ByteReader {
     if (end > this.buffer.length) this.#short();
     this.position = end;
     if (length === 0) return "";
-    return this.buffer.utf8Slice(at, end);
+    return (this.buffer as Sliceable).utf8Slice(at, end);
   }
 
   fail(why: string): never {
@@ -179,6 +176,9 @@ export class ByteReader {
     this.fail("ends too early");
   }
 }
+
+/** Node's own fast path behind `toString`, absent from its types. */
+type Sliceable = Buffer & { utf8Slice(start: number, end: number): string };
 
 function asBuffer(bytes: Uint8Array): Buffer {
   return bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
