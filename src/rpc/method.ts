@@ -70,7 +70,7 @@ export function service<const M extends Methods>(name: string, version: number, 
 /** The schema of a binary field: travels as it is, arrives as a `Uint8Array` that owns its memory. */
 export function bytes(maxBytes?: number): TUnsafe<Uint8Array> {
   return Type.Refine(
-    Type.Unsafe<Uint8Array>({}),
+    Type.Unsafe<Uint8Array>({ binary: true }),
     (value) => value instanceof Uint8Array && (maxBytes === undefined || value.length <= maxBytes),
     () => (maxBytes === undefined ? "must be bytes" : `must be at most ${maxBytes} bytes`),
   );
