@@ -16,9 +16,12 @@ import type { Disk, DiskFile, FileStat } from "../io/disk.ts";
 import type { Logger } from "../io/logger.ts";
 import { isTemporaryName, LocalListings } from "./local-listings.ts";
 import {
+  bodyChunks,
+  CallerError,
   type CallOptions,
   checkFileKey,
   checkKey,
+  handOver,
   type ListEntry,
   type ListOptions,
   type ListPage,
@@ -27,6 +30,7 @@ import {
   throwIfCancelled,
   type UnderStore,
   type UnderStoreTraits,
+  unwrapCaller,
   type WriteOptions,
 } from "./under-store.ts";
 
@@ -158,8 +162,7 @@ export class LocalUnderStore implements UnderStore {
           throw new HeadpondError("version-mismatch", `${key} became shorter while it was read`);
         }
         done += count;
-        const consumed = onChunk(wanted.subarray(0, count));
-        if (consumed !== undefined) await consumed;
+        await handOver(onChunk, wanted.subarray(0, count));
         throwIfCancelled(signal);
       }
       await checkUnchanged(file, key, etag);
@@ -171,7 +174,8 @@ export class LocalUnderStore implements UnderStore {
     }
   }
 
-  async write(key: string, { body, sizeBytes, ifAbsent = false, signal }: WriteOptions): Promise<ObjectInfo> {
+  async write(key: string, options: WriteOptions): Promise<ObjectInfo> {
+    const { ifAbsent = false, signal } = options;
     checkFileKey(key);
     throwIfCancelled(signal);
     try {
@@ -185,7 +189,11 @@ export class LocalUnderStore implements UnderStore {
       let stat: FileStat;
       try {
         try {
-          await writeBody(temporary, key, body, sizeBytes, signal);
+          let written = 0;
+          for await (const chunk of bodyChunks(key, options)) {
+            await temporary.write(chunk, written);
+            written += chunk.length;
+          }
           await temporary.datasync();
           stat = await temporary.stat();
         } finally {
@@ -359,27 +367,9 @@ export class LocalUnderStore implements UnderStore {
     }
   }
 
-  #failure(error: unknown, key: string): HeadpondError {
+  #failure(error: unknown, key: string): unknown {
+    if (error instanceof CallerError) return unwrapCaller(error);
     return translate(error, `${key === "" ? "/" : key} in ${this.uri}`);
-  }
-}
-
-async function writeBody(
-  file: DiskFile,
-  key: string,
-  body: AsyncIterable<Uint8Array>,
-  sizeBytes: number | undefined,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  let written = 0;
-  for await (const chunk of body) {
-    throwIfCancelled(signal);
-    await file.write(chunk, written);
-    written += chunk.length;
-    if (sizeBytes !== undefined && written > sizeBytes) break;
-  }
-  if (sizeBytes !== undefined && written !== sizeBytes) {
-    throw new HeadpondError("invalid", `${key}: the body does not have the ${sizeBytes} bytes that were announced`);
   }
 }
 

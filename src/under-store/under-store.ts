@@ -180,6 +180,60 @@ export function cancellation(signal: AbortSignal): HeadpondError {
   return new HeadpondError("cancelled", reason instanceof Error ? reason.message : "cancelled", { cause: reason });
 }
 
+/**
+ * Carries an error of the caller's own code (`onChunk`, a body) through a store, so that it is neither taken for a fault of
+ * the store nor tried again; `unwrapCaller` takes it out at the edge.
+ */
+export class CallerError extends Error {
+  override readonly name = "CallerError";
+
+  constructor(cause: unknown) {
+    super("the caller's code failed", { cause });
+  }
+}
+
+export function unwrapCaller(error: unknown): unknown {
+  return error instanceof CallerError ? error.cause : error;
+}
+
+/** Hands `chunk` over and waits until it is taken. Throws `CallerError`. */
+export async function handOver(onChunk: ReadOptions["onChunk"], chunk: Uint8Array): Promise<void> {
+  try {
+    const taken = onChunk(chunk);
+    if (taken !== undefined) await taken;
+  } catch (error) {
+    throw new CallerError(error);
+  }
+}
+
+/**
+ * The chunks of a body. Throws `CallerError` when the body fails, and `invalid` when it has other than `sizeBytes` bytes
+ * (if given).
+ */
+export async function* bodyChunks(key: string, { body, sizeBytes, signal }: WriteOptions): AsyncGenerator<Uint8Array> {
+  const iterator = body[Symbol.asyncIterator]();
+  let total = 0;
+  try {
+    for (;;) {
+      throwIfCancelled(signal);
+      let step: IteratorResult<Uint8Array>;
+      try {
+        step = await iterator.next();
+      } catch (error) {
+        throw new CallerError(error);
+      }
+      if (step.done === true) break;
+      total += step.value.length;
+      if (sizeBytes !== undefined && total > sizeBytes) break;
+      yield step.value;
+    }
+  } finally {
+    await iterator.return?.();
+  }
+  if (sizeBytes === undefined || total === sizeBytes) return;
+  throw new HeadpondError("invalid", `${key}: the body does not have the ${sizeBytes} bytes that were announced`);
+}
+
 /** Whether a name that a store holds can be one in the namespace. */
 export function isValidName(name: string): boolean {
   try {
