@@ -1,0 +1,73 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { configurationReference, environmentName, formatHostPort, loadConfig, parseHostPort } from "./config.ts";
+import { TiB } from "./units.ts";
+
+test("flag beats environment beats file beats default", () => {
+  const file = { master: { id: "file" } };
+  const environment = { HEADPOND_MASTER_ID: "environment" };
+  assert.equal(loadConfig({}).config["master.id"], "m1");
+  assert.equal(loadConfig({ file }).config["master.id"], "file");
+  assert.equal(loadConfig({ file, environment }).config["master.id"], "environment");
+  const loaded = loadConfig({ file, environment, flags: { "master.id": "flag" } });
+  assert.equal(loaded.config["master.id"], "flag");
+  assert.equal(loaded.sources["master.id"], "flag");
+  assert.equal(loaded.sources["master.dir"], "default");
+});
+
+test("values are read with their units", () => {
+  const { config } = loadConfig({
+    file: {
+      worker: { dirs: [{ path: "/nvme0", capacity: "3TiB" }, { path: "/nvme1" }], data: "[::1]:7080" },
+      master: { workerTimeout: "3s" },
+    },
+    environment: { HEADPOND_WORKER_MASTERS: "h1:7070, h2:7070" },
+  });
+  assert.deepEqual(config["worker.dirs"], [
+    { path: "/nvme0", capacityBytes: 3 * TiB },
+    { path: "/nvme1", capacityBytes: undefined },
+  ]);
+  assert.deepEqual(config["worker.data"], { host: "::1", port: 7080 });
+  assert.deepEqual(config["worker.masters"], ["h1:7070", "h2:7070"]);
+  assert.equal(config["master.workerTimeout"], 3000);
+});
+
+test("unknown keys and wrong units are errors that name the nearest right key", () => {
+  assert.throws(
+    () => loadConfig({ file: { master: { rcp: "h:1" } } }),
+    /unknown key master\.rcp: did you mean master\.rpc\?/,
+  );
+  assert.throws(() => loadConfig({ file: { master: { workerTimeout: 3 } } }), /master\.workerTimeout.*no unit of time/);
+  assert.throws(() => loadConfig({ environment: { HEADPOND_MASTER_RCP: "h:1" } }), /did you mean HEADPOND_MASTER_RPC/);
+  assert.throws(() => loadConfig({ file: { worker: { dirs: [{ path: "/a", size: "1TiB" }] } } }), /unknown key size/);
+  assert.throws(() => loadConfig({ file: [] }), /not a map/);
+});
+
+test("all problems are told at once", () => {
+  const load = (): unknown => loadConfig({ file: { master: { rpc: "nowhere" }, worker: { place: "here" } } });
+  assert.throws(load, (error: Error) => /master\.rpc/.test(error.message) && /worker\.place/.test(error.message));
+});
+
+test("parts that this version lacks are named as such", () => {
+  assert.throws(() => loadConfig({ file: { journal: { raft: { listen: ":1" } } } }), /does not have the Raft journal/);
+});
+
+test("other programs' variables are left alone", () => {
+  loadConfig({ environment: { HEADPOND_MASTERS: "h:1", HEADPOND_OTHER: "x", PATH: "/bin" } });
+});
+
+test("keys become variable names word by word", () => {
+  assert.equal(environmentName("journal.checkpointEvery"), "HEADPOND_JOURNAL_CHECKPOINT_EVERY");
+});
+
+test("addresses of both families go both ways", () => {
+  for (const text of ["localhost:7070", "[::1]:80", "10.0.0.1:0"])
+    assert.equal(formatHostPort(parseHostPort(text)), text);
+  for (const wrong of ["", "h", "h:", "h:99999", "a:b:1", 7]) assert.throws(() => parseHostPort(wrong));
+});
+
+test("docs/configuration.md is what the settings say", () => {
+  const file = readFileSync(new URL("../../docs/configuration.md", import.meta.url), "utf8");
+  assert.equal(file, configurationReference(), "run: node bin/headpond config docs > docs/configuration.md");
+});

@@ -1,0 +1,350 @@
+/**
+ * Configuration: one table of settings, each with its kind, default and meaning. From it come the checks, `config show`,
+ * `config docs` and the environment's names. Precedence: flag, then `HEADPOND_SECTION_KEY`, then file, then default.
+ *
+ * An unknown key and a value of the wrong unit are errors that name the nearest right key. Pure: the CLI reads the
+ * file and the environment.
+ */
+
+import { HeadpondError } from "./errors.ts";
+import { parsePlace, type Place } from "./place.ts";
+import { parseDurationMs, parseSizeBytes } from "./units.ts";
+
+export type HostPort = { readonly host: string; readonly port: number };
+/** One cache directory; a capacity in bytes, or undefined: nine tenths of its file system. */
+export type CacheDirectorySetting = { readonly path: string; readonly capacityBytes: number | undefined };
+
+type Setting<T> = {
+  readonly kind: string;
+  /** As written in a file. */
+  readonly initial: unknown;
+  readonly help: string;
+  /** Throws `invalid` with what is wrong, without the key. */
+  readonly parse: (raw: unknown) => T;
+};
+
+/** Every setting by its full key. Values in `Config` have these types. */
+export const settings = {
+  "cluster.name": text("headpond", "Name of the cluster, for people."),
+  "master.id": text("m1", "Name of this master, unique in the cluster."),
+  "master.dir": text("/var/lib/headpond/master", "Directory of the journal and the state."),
+  "master.rpc": address("0.0.0.0:7070", "Where clients and workers reach this master."),
+  "master.http": address("0.0.0.0:7071", "Status page, JSON API, health and metrics."),
+  "master.workerTimeout": duration("10s", "A worker whose connection is gone for this long is lost."),
+  "journal.type": choice("local", ["local", "raft", "zookeeper"], "Which journal keeps the masters' commands."),
+  "journal.checkpointEvery": size("1GiB", "Bytes of log after which a checkpoint is made and the log is cut."),
+  "worker.id": optionalText("Name of this worker; drawn once and kept in its first cache directory if not given."),
+  "worker.masters": list(["localhost:7070"], "RPC addresses of all masters."),
+  "worker.place": place("local/local/local/localhost", "Where this worker is: cloud/region/zone/host."),
+  "worker.dirs": directories(
+    [{ path: "/var/lib/headpond/cache" }],
+    "Cache directories, one NVMe each: path and capacity.",
+  ),
+  "worker.data": address("0.0.0.0:7080", "HTTP ranges and framed RPC."),
+  "worker.http": address("0.0.0.0:7081", "Health and metrics."),
+  "worker.advertise": optionalText(
+    "Host name or address that others reach this worker by; default: the host of its place.",
+  ),
+  "worker.originConcurrency": integer(16, 1, 1024, "Reads from under stores at once."),
+  "worker.peerConcurrency": integer(32, 1, 1024, "Reads from other workers at once."),
+  "worker.fillBuffers": size("256MiB", "Memory for blocks that are arriving."),
+  "gateways.hf": optionalAddress("Hugging Face Hub mirror."),
+  "gateways.files": optionalAddress("Plain files over HTTP."),
+  "gateways.hubRoot": text("/models", "Directory whose org/name children are the Hub's models."),
+  "log.level": choice("info", ["debug", "info", "warn", "error"], "Least severe messages that are logged."),
+} as const satisfies Record<string, Setting<unknown>>;
+
+export type SettingKey = keyof typeof settings;
+export type Config = { readonly [K in SettingKey]: (typeof settings)[K] extends Setting<infer T> ? T : never };
+
+/** Sections of the surface whose parts this version does not have: a clear error instead of `unknown key`. */
+const partsNotBuilt: Readonly<Record<string, string>> = {
+  "journal.raft": "the Raft journal",
+  "journal.zookeeper": "the ZooKeeper journal",
+  "gateways.s3": "the S3 gateway",
+  "worker.threads": "more than one data thread",
+};
+
+export type ConfigSource = "flag" | "environment" | "file" | "default";
+export type LoadedConfig = {
+  readonly config: Config;
+  readonly sources: Readonly<Record<SettingKey, ConfigSource>>;
+  /** As written, for `config show`. */
+  readonly raw: Readonly<Record<SettingKey, unknown>>;
+};
+
+export type ConfigInput = {
+  /** The parsed YAML document; undefined or null: no file. */
+  readonly file?: unknown;
+  readonly environment?: Readonly<Record<string, string | undefined>>;
+  /** By full key. */
+  readonly flags?: Readonly<Partial<Record<SettingKey, unknown>>>;
+};
+
+/** Throws `invalid` that lists every problem at once. */
+export function loadConfig(input: ConfigInput): LoadedConfig {
+  const problems: string[] = [];
+  const fromFile = flatten(input.file, problems);
+  const fromEnvironment = readEnvironment(input.environment ?? {}, problems);
+  const config: Record<string, unknown> = {};
+  const sources: Record<string, ConfigSource> = {};
+  const raw: Record<string, unknown> = {};
+  for (const key of Object.keys(settings) as SettingKey[]) {
+    const setting: Setting<unknown> = settings[key];
+    const [source, value] = firstGiven([
+      ["flag", input.flags?.[key]],
+      ["environment", fromEnvironment.get(key)],
+      ["file", fromFile.get(key)],
+      ["default", setting.initial],
+    ]);
+    sources[key] = source;
+    raw[key] = value;
+    try {
+      config[key] = setting.parse(value);
+    } catch (error) {
+      problems.push(`${key} (from ${describeSource(source, key)}): ${(error as Error).message}`);
+    }
+  }
+  if (problems.length > 0) {
+    throw new HeadpondError("invalid", `configuration: ${problems.join("; ")}`);
+  }
+  return {
+    config: config as Config,
+    sources: sources as LoadedConfig["sources"],
+    raw: raw as LoadedConfig["raw"],
+  };
+}
+
+/** `journal.checkpointEvery` → `HEADPOND_JOURNAL_CHECKPOINT_EVERY`. */
+export function environmentName(key: string): string {
+  return `HEADPOND_${key
+    .replaceAll(".", "_")
+    .replace(/([a-z0-9])([A-Z])/g, "$1_$2")
+    .toUpperCase()}`;
+}
+
+/** The reference of all settings in Markdown: docs/configuration.md is this text. */
+export function configurationReference(): string {
+  const lines = [
+    "# Configuration",
+    "",
+    "Made by `headpond config docs`; a test holds the two together. Precedence: flag, environment, file (`--config`, else",
+    "`headpond.yaml` in the current directory, else `/etc/headpond/headpond.yaml`), default. `headpond config show` tells each",
+    "value and where it came from. Sizes are written `512MiB`, durations `300ms`, addresses `host:port`.",
+    "",
+  ];
+  let section = "";
+  for (const [key, setting] of Object.entries(settings)) {
+    const [name = ""] = key.split(".");
+    if (name !== section) {
+      section = name;
+      lines.push(`## ${section}`, "", "| key | kind | default | meaning |", "|---|---|---|---|");
+    }
+    lines.push(`| \`${key}\` | ${setting.kind} | ${showRaw(setting.initial)} | ${setting.help} |`);
+    if (nextSection(key) !== section) lines.push("");
+  }
+  return `${lines.join("\n").trimEnd()}\n`;
+}
+
+/** Splits `host:port`, `[v6]:port` or `:port`. Throws `invalid`. */
+export function parseHostPort(text: unknown): HostPort {
+  const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^:/\s]*)):([0-9]{1,5})$/.exec(String(text));
+  const port = Number(match?.[3]);
+  if (match === null || port > 65535) throw new HeadpondError("invalid", `${JSON.stringify(text)} is not host:port`);
+  return { host: match[1] ?? (match[2] === "" ? "0.0.0.0" : (match[2] as string)), port };
+}
+
+export function formatHostPort({ host, port }: HostPort): string {
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/** The candidate with the fewest edits from `wrong`, if it is near enough to be meant. */
+export function nearestName(wrong: string, candidates: readonly string[]): string | undefined {
+  let best: string | undefined;
+  let bestEdits = Math.max(2, Math.floor(wrong.length / 3)) + 1;
+  for (const candidate of candidates) {
+    const edits = editDistance(wrong.toLowerCase(), candidate.toLowerCase());
+    if (edits < bestEdits) [best, bestEdits] = [candidate, edits];
+  }
+  return best;
+}
+
+function flatten(file: unknown, problems: string[]): Map<string, unknown> {
+  const found = new Map<string, unknown>();
+  const visit = (value: unknown, prefix: string): void => {
+    if (typeof value !== "object" || value === null || Array.isArray(value)) {
+      problems.push(prefix === "" ? "the file is not a map of sections" : unknownKey(prefix));
+      return;
+    }
+    for (const [name, child] of Object.entries(value)) {
+      const key = prefix === "" ? name : `${prefix}.${name}`;
+      if (Object.hasOwn(settings, key)) found.set(key, child);
+      else if (partsNotBuilt[key] !== undefined)
+        problems.push(`${key}: this version does not have ${partsNotBuilt[key]}`);
+      else if (child !== null && typeof child === "object" && !Array.isArray(child)) visit(child, key);
+      else problems.push(unknownKey(key));
+    }
+  };
+  if (file !== undefined && file !== null) visit(file, "");
+  return found;
+}
+
+function readEnvironment(
+  environment: Readonly<Record<string, string | undefined>>,
+  problems: string[],
+): Map<string, string> {
+  const keys = new Map(Object.keys(settings).map((key) => [environmentName(key), key]));
+  const sections = new Set(Object.keys(settings).map((key) => environmentName(key.split(".")[0] as string)));
+  const found = new Map<string, string>();
+  for (const [name, value] of Object.entries(environment)) {
+    if (!name.startsWith("HEADPOND_") || value === undefined) continue;
+    const key = keys.get(name);
+    if (key !== undefined) found.set(key, value);
+    else if ([...sections].some((section) => name.startsWith(`${section}_`))) {
+      const nearest = nearestName(name, [...keys.keys()]);
+      problems.push(`unknown variable ${name}${nearest === undefined ? "" : `: did you mean ${nearest}?`}`);
+    }
+  }
+  return found;
+}
+
+function unknownKey(key: string): string {
+  const nearest = nearestName(key, Object.keys(settings));
+  return `unknown key ${key}${nearest === undefined ? "; `headpond config docs` lists all" : `: did you mean ${nearest}?`}`;
+}
+
+function firstGiven(candidates: readonly (readonly [ConfigSource, unknown])[]): readonly [ConfigSource, unknown] {
+  return candidates.find(([, value]) => value !== undefined) ?? ["default", undefined];
+}
+
+function describeSource(source: ConfigSource, key: string): string {
+  return source === "environment" ? environmentName(key) : source === "file" ? "the file" : `the ${source}`;
+}
+
+function nextSection(key: string): string | undefined {
+  const keys = Object.keys(settings);
+  return keys[keys.indexOf(key) + 1]?.split(".")[0];
+}
+
+function showRaw(raw: unknown): string {
+  if (raw === undefined) return "–";
+  return `\`${typeof raw === "string" || typeof raw === "number" ? raw : JSON.stringify(raw)}\``;
+}
+
+function editDistance(a: string, b: string): number {
+  let previous = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const current = [i];
+    for (let j = 1; j <= b.length; j++) {
+      current[j] = Math.min(
+        (previous[j] as number) + 1,
+        (current[j - 1] as number) + 1,
+        (previous[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1),
+      );
+    }
+    previous = current;
+  }
+  return previous[b.length] as number;
+}
+
+function wrong(raw: unknown, wanted: string): HeadpondError {
+  return new HeadpondError("invalid", `${JSON.stringify(raw)} is not ${wanted}`);
+}
+
+function text(initial: string, help: string): Setting<string> {
+  const parse = (raw: unknown): string => {
+    if (typeof raw !== "string" || raw === "") throw wrong(raw, "a text");
+    return raw;
+  };
+  return { kind: "text", initial, help, parse };
+}
+
+function optionalText(help: string): Setting<string | undefined> {
+  const parse = (raw: unknown): string | undefined => (raw === undefined || raw === null ? undefined : String(raw));
+  return { kind: "text", initial: undefined, help, parse };
+}
+
+function address(initial: string, help: string): Setting<HostPort> {
+  return { kind: "address", initial, help, parse: parseHostPort };
+}
+
+function optionalAddress(help: string): Setting<HostPort | undefined> {
+  const parse = (raw: unknown): HostPort | undefined =>
+    raw === undefined || raw === null ? undefined : parseHostPort(raw);
+  return { kind: "address", initial: undefined, help: `${help} Not served if absent.`, parse };
+}
+
+function duration(initial: string, help: string): Setting<number> {
+  return { kind: "duration", initial, help, parse: (raw) => parseDurationMs(scalar(raw)) };
+}
+
+function size(initial: string, help: string): Setting<number> {
+  return { kind: "size", initial, help, parse: (raw) => parseSizeBytes(scalar(raw)) };
+}
+
+function scalar(raw: unknown): string | number {
+  if (typeof raw !== "string" && typeof raw !== "number") throw wrong(raw, "a number with a unit");
+  return raw;
+}
+
+function integer(initial: number, min: number, max: number, help: string): Setting<number> {
+  const parse = (raw: unknown): number => {
+    const value = typeof raw === "string" && /^[0-9]+$/.test(raw) ? Number(raw) : raw;
+    if (!Number.isInteger(value) || (value as number) < min || (value as number) > max) {
+      throw wrong(raw, `a whole number from ${min} to ${max}`);
+    }
+    return value as number;
+  };
+  return { kind: "number", initial, help, parse };
+}
+
+function choice<const T extends string>(initial: NoInfer<T>, values: readonly T[], help: string): Setting<T> {
+  const parse = (raw: unknown): T => {
+    const value = values.find((candidate) => candidate === raw);
+    if (value === undefined) throw wrong(raw, `one of ${values.join(", ")}`);
+    return value;
+  };
+  return { kind: values.join(" \\| "), initial, help, parse };
+}
+
+function list(initial: readonly string[], help: string): Setting<readonly string[]> {
+  const parse = (raw: unknown): readonly string[] => {
+    const items = typeof raw === "string" ? raw.split(",").map((item) => item.trim()) : raw;
+    if (!Array.isArray(items) || items.length === 0 || items.some((item) => typeof item !== "string" || item === "")) {
+      throw wrong(raw, "a list");
+    }
+    return items as readonly string[];
+  };
+  return { kind: "list", initial, help, parse };
+}
+
+function place(initial: string, help: string): Setting<Place> {
+  return { kind: "place", initial, help, parse: (raw) => parsePlace(String(raw)) };
+}
+
+function directories(
+  initial: readonly { readonly path: string; readonly capacity?: string }[],
+  help: string,
+): Setting<readonly CacheDirectorySetting[]> {
+  const parse = (raw: unknown): readonly CacheDirectorySetting[] => {
+    const items: unknown = typeof raw === "string" ? raw.split(",").map(parseDirectoryText) : raw;
+    if (!Array.isArray(items) || items.length === 0) throw wrong(raw, "a list of { path, capacity }");
+    return items.map((item: unknown) => {
+      const { path, capacity, ...rest } = (typeof item === "object" && item !== null ? item : {}) as Record<
+        string,
+        unknown
+      >;
+      if (typeof path !== "string" || !path.startsWith("/")) throw wrong(item, "{ path: /absolute, capacity: 3TiB }");
+      const [other] = Object.keys(rest);
+      if (other !== undefined) throw new HeadpondError("invalid", `unknown key ${other}: there are path and capacity`);
+      return { path, capacityBytes: capacity === undefined ? undefined : parseSizeBytes(scalar(capacity)) };
+    });
+  };
+  return { kind: "list of { path, capacity }", initial, help, parse };
+}
+
+/** `/nvme0=3TiB` or `/nvme0`. */
+function parseDirectoryText(entry: string): { path: string; capacity?: string } {
+  const [path = "", capacity] = entry.trim().split("=");
+  return capacity === undefined ? { path } : { path, capacity };
+}
