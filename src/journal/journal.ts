@@ -29,6 +29,11 @@ export interface StateMachine<Result> {
   digest(): string;
   /** Writes a consistent copy of the state as it is at the call into the new file `path`, durable when it resolves. Goes on applying meanwhile. */
   writeCheckpoint(path: string): Promise<{ readonly index: number; readonly term: number; readonly digest: string }>;
+  /**
+   * Makes the state as it is at the call durable on its own disk. The journal calls it before it leaves the mark that
+   * lets the next start trust the state after a reboot; without it such a start rebuilds the state.
+   */
+  flush?(): Promise<void>;
   /** Replaces the whole state by the checkpoint file at `path`; `undefined`: by the empty state. */
   reset(path: string | undefined): Promise<void>;
 }
@@ -59,7 +64,8 @@ export interface Journal<Result> {
   onRoleChange(listener: (role: Role) => void): void;
   /**
    * Makes the command durable, applies it, and resolves with its result. Rejects with `not-leader` or `overloaded`
-   * (never appended, outcome none), `invalid` (too large), or `unknown-outcome` (appended, fate not known).
+   * (never appended, outcome none), `no-space` (likewise), `invalid` (empty or too large), or `unknown-outcome`
+   * (appended, fate not known). The payload must not be changed any more.
    */
   propose(payload: Uint8Array): Promise<Proposed<Result>>;
   /** Resolves when a read of the local state is linearizable: it then sees all that was acknowledged before the call. */

@@ -1,0 +1,60 @@
+/**
+ * Whether the state that the machine finds on its own disk can be believed. It is not flushed with every commit (the
+ * log is), so a crash of the computer, unlike one of the process, may leave any mixture of its pages. `state.json`
+ * beside the log remembers under which boot of the kernel the state was last used, and whether it was flushed and left
+ * cleanly since. An unclean state from another boot is rebuilt from checkpoint and log.
+ */
+
+import type { Logger } from "../io/logger.ts";
+import type { Disk } from "../io/disk.ts";
+import { readCheckedJson, writeCheckedJson } from "./journal-meta.ts";
+
+const fileName = "state.json";
+
+export class StateTrust {
+  readonly #disk: Disk;
+  readonly #directory: string;
+  /** `undefined`: the kernel does not say, so every unclean start counts as a reboot. */
+  readonly #bootId: string | undefined;
+  readonly #logger: Logger;
+
+  constructor(options: { disk: Disk; directory: string; bootId: string | undefined; logger: Logger }) {
+    this.#disk = options.disk;
+    this.#directory = options.directory;
+    this.#bootId = options.bootId;
+    this.#logger = options.logger;
+  }
+
+  /** Why the state must be rebuilt, or `undefined` if it can be used as it is. */
+  async doubt(): Promise<string | undefined> {
+    let mark: Readonly<Record<string, unknown>> | undefined;
+    try {
+      mark = await readCheckedJson(this.#disk, `${this.#directory}/${fileName}`);
+    } catch (error) {
+      // Not knowing is no damage to the log: rebuilding is always right.
+      this.#logger.warn("the mark of the state is damaged", {
+        error: error instanceof Error ? error.message : String(error),
+      });
+      return "its mark is damaged";
+    }
+    if (mark === undefined) return "it was never marked";
+    if (mark["clean"] === true) return undefined;
+    if (this.#bootId === undefined) return "it was not left cleanly and the kernel gives no boot id";
+    if (mark["bootId"] !== this.#bootId) return "the computer was restarted while it was in use";
+    return undefined;
+  }
+
+  /** To be durable before the state changes. */
+  async markInUse(): Promise<void> {
+    await this.#write(false);
+  }
+
+  /** Only after the state was flushed. */
+  async markClean(): Promise<void> {
+    await this.#write(true);
+  }
+
+  async #write(clean: boolean): Promise<void> {
+    await writeCheckedJson(this.#disk, this.#directory, fileName, { bootId: this.#bootId ?? "", clean });
+  }
+}
