@@ -141,7 +141,7 @@ function addCacheWishes({ fs, signal }: Commands): void {
         const ttlMs = duration === "none" ? undefined : parseDurationMs(duration);
         const ref = await context
           .client()
-          .ttl(parsePath(word), ttlMs === undefined ? undefined : { ttlMs, action: ttlAction }, { signal });
+          .ttl(parsePath(word), ttlMs, { action: ttlAction, signal });
         return done(context, ref, ttlMs === undefined ? `${word} has no TTL` : `${ttlAction} ${word} in ${duration}`);
       }),
     );

@@ -3,7 +3,7 @@
 import { once } from "node:events";
 import { parsePath } from "../base/path.ts";
 import { formatBytes, parseSizeBytes } from "../base/units.ts";
-import { Sha256 } from "../io/hash.ts";
+import { Digest } from "../io/hash.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import type { Context } from "./context.ts";
 
@@ -39,10 +39,10 @@ export function addFsRead({ fs, signal }: Commands): void {
     action(signal, async (context, _flags, word: string) => {
       const path = parsePath(word);
       const file = await context.client().open(path, { signal });
-      const hash = new Sha256();
+      const hash = new Digest("sha256");
       for await (const chunk of file.stream({ signal })) hash.update(chunk);
       await file.close();
-      const document = { path, algorithm: "sha256", value: hash.digestHex(), sizeBytes: file.descriptor.sizeBytes };
+      const document = { path, algorithm: "sha256", value: hash.hex(), sizeBytes: file.descriptor.sizeBytes };
       context.output.result(document, () => context.output.line(`${document.value}  ${path}`));
       return 0;
     }),

@@ -6,7 +6,7 @@
 import { HeadpondError } from "../base/errors.ts";
 import { formatBytes } from "../base/units.ts";
 import { inspectJournal, verifyJournal } from "../journal/inspect.ts";
-import { describeCommand } from "../namespace/command-codec.ts";
+import { decodeCommand } from "../namespace/command-codec.ts";
 import { NodeDisk } from "../io/node-disk.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import { parseCount } from "./fs-list.ts";
@@ -79,7 +79,7 @@ export function addJournal({ program, signal }: Commands): void {
           if (signal.aborted) throw new HeadpondError("cancelled", "interrupted");
           if (index < from) continue;
           if (left-- <= 0) break;
-          const command = payload.length === 0 ? { kind: "no-op" } : describeCommand(payload);
+          const command = payload.length === 0 ? { kind: "no-op" } : decodeCommand(payload);
           context.output.item({ index, term, bytes: payload.length, command }, () =>
             context.output.line(`${index} term ${term} ${payload.length} B  ${JSON.stringify(command)}`),
           );

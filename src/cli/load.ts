@@ -33,8 +33,9 @@ export function addLoad({ program, signal }: Commands): void {
           context.output.result(plan, () => showPlan(context, plan));
           return plan.problems.length === 0 ? 0 : 1;
         }
-        const { job, plan } = await client.load(path, { ...request, pin: flags["pin"] === true, signal });
-        if (!context.output.json) showPlan(context, plan);
+        const load = await client.load(path, { ...request, pin: flags["pin"] === true, signal });
+        const job = load.started;
+        if (!context.output.json) showPlan(context, load.plan);
         if (flags["detach"] === true) {
           context.output.result(job, () => context.output.line(`job ${job.id}: headpond jobs watch ${job.id}`));
           return 0;

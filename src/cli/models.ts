@@ -28,7 +28,8 @@ export function addModels({ program, signal }: Commands): void {
 }
 
 function showModels(context: Context, models: readonly ModelStatus[]): void {
-  const rows = models.flatMap((model) =>
+  type Row = { readonly model: ModelStatus; readonly place: ModelStatus["places"][number] | undefined };
+  const rows = models.flatMap((model): readonly Row[] =>
     model.places.length === 0 ? [{ model, place: undefined }] : model.places.map((place) => ({ model, place })),
   );
   context.output.table(rows, [

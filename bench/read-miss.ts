@@ -1,0 +1,132 @@
+/**
+ * A cold file through a worker from an origin that gives 1 GB/s: one reader against reading the origin directly, and 64
+ * readers at once. The origin counts what it sent.
+ */
+
+import { once } from "node:events";
+import { request as httpRequest } from "node:http";
+import { fileURLToPath } from "node:url";
+import { MiB } from "../src/base/units.ts";
+import { connect } from "../src/client/client.ts";
+import { type Benchmark, type BenchmarkContext, bySize, median, round } from "./lib/benchmark.ts";
+import { masterConfig, RunningProcess, startHeadpond, withDirectory, workerConfig } from "./lib/processes.ts";
+
+const originBytesPerSecond = 1e9;
+const readers = 64;
+
+export const readMiss: Benchmark = {
+  name: "read-miss",
+  description: "a cold file through a worker, one reader and 64, beside reading its origin directly",
+  run: (context) => withDirectory((directory) => run(context, directory)),
+};
+
+async function run(context: BenchmarkContext, directory: string): Promise<void> {
+  const { size, emit, note } = context;
+  const fileBytes = bySize(size, { full: 1024, quick: 512, smoke: 16 }) * MiB;
+  const runs = bySize(size, { full: 3, quick: 2, smoke: 1 });
+  const script = fileURLToPath(new URL("lib/limited-origin.ts", import.meta.url));
+  const origin = new RunningProcess("origin", process.execPath, [
+    script,
+    String(fileBytes),
+    String(originBytesPerSecond),
+  ]);
+  const [line] = (await once(origin.child.stdout as NonNullable<typeof origin.child.stdout>, "data")) as [Buffer];
+  const originUrl = `http://127.0.0.1:${Number(line.toString())}`;
+  const master = await startHeadpond("master", directory, await masterConfig(directory));
+  const address = master.ready.masters?.[0] ?? "";
+  const worker = await startHeadpond("worker", directory, await workerConfig(directory, address));
+  const client = connect({ masters: [address] });
+  try {
+    await client.mount("/origin", `${originUrl}/`, { readOnly: true });
+    const direct: number[] = [];
+    const through: number[] = [];
+    for (let i = 0; i < runs; i++) {
+      note(`one reader, run ${i + 1} of ${runs}`);
+      direct.push(fileBytes / (await timed(() => readAll(`${originUrl}/direct-${i}`, fileBytes))));
+      through.push(fileBytes / (await timed(() => readThrough(`/origin/one-${i}`))));
+    }
+    const conditions = `cold, ${fileBytes / MiB} MiB, origin limited to 1 GB/s, three processes share the machine`;
+    emit({
+      system: "headpond",
+      metric: "bytes_per_s",
+      value: round(median(through)),
+      unit: "B/s",
+      ratio: round(median(through) / median(direct)),
+      against: "direct",
+      runs,
+      conditions: `one reader, ${conditions}`,
+    });
+    emit({
+      system: "direct",
+      metric: "bytes_per_s",
+      value: round(median(direct)),
+      unit: "B/s",
+      runs,
+      conditions: `one reader of the origin, ${conditions}`,
+    });
+
+    note(`${readers} readers at once`);
+    const before = await originCount(originUrl);
+    const seconds = await timed(async () => {
+      await Promise.all(Array.from({ length: readers }, () => readThrough("/origin/many")));
+    });
+    const sent = (await originCount(originUrl)) - before;
+    emit({
+      system: "headpond",
+      metric: "origin_amplification",
+      value: round(sent / fileBytes),
+      unit: "1",
+      runs: 1,
+      conditions: `${readers} readers at once of one cold file; counted by the origin`,
+    });
+    emit({
+      system: "headpond",
+      metric: "bytes_per_s_readers_64",
+      value: round((readers * fileBytes) / seconds),
+      unit: "B/s",
+      runs: 1,
+      conditions: `summed over ${readers} readers, ${conditions}`,
+    });
+  } finally {
+    await client.close();
+    await worker.process.stop();
+    await master.process.stop();
+    await origin.stop();
+  }
+
+  async function readThrough(path: string): Promise<void> {
+    const { id } = (await client.open(path)).descriptor;
+    const data = (await client.workers()).workers[0]?.data ?? "";
+    await readAll(`http://${data}/v1/files/${id}`, fileBytes);
+  }
+}
+
+async function timed(task: () => Promise<unknown>): Promise<number> {
+  const began = performance.now();
+  await task();
+  return (performance.now() - began) / 1000;
+}
+
+function readAll(url: string, bytes: number): Promise<void> {
+  return new Promise((done, fail) => {
+    httpRequest(url, (response) => {
+      let count = 0;
+      response.on("data", (chunk: Buffer) => {
+        count += chunk.length;
+      });
+      response.on("error", fail);
+      response.on("end", () =>
+        count === bytes
+          ? done()
+          : fail(new Error(`${url}: status ${response.statusCode}, ${count} bytes, not ${bytes}`)),
+      );
+    })
+      .on("error", fail)
+      .end();
+  });
+}
+
+async function originCount(url: string): Promise<number> {
+  const response = await fetch(`${url}/count`);
+  return ((await response.json()) as { sentBytes: number }).sentBytes;
+}

@@ -1,0 +1,57 @@
+/**
+ * `npm run bench`: lists the benchmarks; `npm run bench NAME [-- --quick]` runs one. Results are JSON lines on stdout, progress
+ * goes to stderr. `--smoke` runs every benchmark at its smallest size, so that none rots: it checks that each still works,
+ * and judges no figure.
+ */
+
+import { parseArgs } from "node:util";
+import type { Benchmark, BenchmarkSize, Result } from "./lib/benchmark.ts";
+import { metaLocal } from "./meta-local.ts";
+import { metaRestart } from "./meta-restart.ts";
+import { readCached } from "./read-cached.ts";
+import { readMiss } from "./read-miss.ts";
+
+const benchmarks: readonly Benchmark[] = [metaLocal, metaRestart, readCached, readMiss];
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: { quick: { type: "boolean" }, smoke: { type: "boolean" } },
+  });
+  const size: BenchmarkSize = values.smoke === true ? "smoke" : values.quick === true ? "quick" : "full";
+  const [name] = positionals;
+  if (name === undefined && size !== "smoke") {
+    for (const benchmark of benchmarks) process.stdout.write(`${benchmark.name.padEnd(14)}${benchmark.description}\n`);
+    process.stdout.write("\nnpm run bench NAME [-- --quick]\n");
+    return 0;
+  }
+  const chosen = benchmarks.filter((benchmark) => name === undefined || benchmark.name === name);
+  if (chosen.length === 0) {
+    process.stderr.write(
+      `no benchmark ${name}: there are ${benchmarks.map((benchmark) => benchmark.name).join(", ")}\n`,
+    );
+    return 2;
+  }
+  let failed = 0;
+  for (const benchmark of chosen) {
+    const results: Result[] = [];
+    try {
+      await benchmark.run({
+        size,
+        emit: (result) => {
+          results.push(result);
+          process.stdout.write(`${JSON.stringify({ bench: benchmark.name, ...result })}\n`);
+        },
+        note: (text) => process.stderr.write(`${benchmark.name}: ${text}\n`),
+      });
+      if (results.length === 0) throw new Error("gave no result");
+    } catch (error) {
+      failed++;
+      process.stderr.write(`${benchmark.name}: ${error instanceof Error ? error.stack : String(error)}\n`);
+    }
+  }
+  if (size === "smoke") process.stdout.write(`${chosen.length - failed} passed, ${failed} failed\n`);
+  return failed === 0 ? 0 : 1;
+}
+
+process.exitCode = await main();
