@@ -1,0 +1,329 @@
+/**
+ * The store on LMDB: one file, three tables, batches written by LMDB's own thread. Pages are not synced at a commit, because the
+ * journal's log owns durability: a killed process loses nothing (the kernel holds the pages), but after a crash of the
+ * machine the file may be inconsistent. The boot that wrote last is noted in it; a file that was in use when another boot ended is
+ * discarded, and the journal rebuilds the state from its checkpoint and log.
+ *
+ * The only file that knows LMDB. Its own damage is `corrupt`, naming the file.
+ */
+
+import { open as openLmdb } from "lmdb";
+import { HeadpondError, isHeadpondError } from "../base/errors.ts";
+import { type Batch, rowsTable, type Store, type Table } from "./store.ts";
+
+/** The part of the disk door (io/disk.ts) that files of a state need. */
+export interface StoreDisk {
+  makeDirectory(path: string): Promise<void>;
+  rename(from: string, to: string): Promise<void>;
+  removeTree(path: string): Promise<void>;
+  syncDirectory(path: string): Promise<void>;
+  open(path: string, mode: "write"): Promise<StoreFile>;
+  stat(path: string): Promise<{ readonly sizeBytes: number }>;
+}
+
+export interface StoreFile {
+  read(buffer: Uint8Array, position: number): Promise<number>;
+  truncate(sizeBytes: number): Promise<void>;
+  datasync(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export type LmdbStoreOptions = {
+  /** Holds `state.mdb` and its lock file. */
+  readonly directory: string;
+  readonly disk: StoreDisk;
+  /** Names the running boot of the machine (Linux: /proc/sys/kernel/random/boot_id). Absent: crashes of the machine are not noticed. */
+  readonly bootId?: string;
+};
+
+const fileName = "state.mdb";
+const newFileName = "state-new.mdb";
+const tableNames = ["inodes", "names", "rows"] as const;
+/** `{ bootId, clean }`, in the table of small rows. */
+const bootKey = Buffer.of(0x01);
+
+/** A key without an object of its own: lmdb copies it out at once. */
+type KeyRef = { bytes: Uint8Array; start: number; end: number };
+type Database = ReturnType<ReturnType<typeof openLmdb>["openDB"]>;
+type Environment = { readonly root: ReturnType<typeof openLmdb>; readonly tables: readonly Database[] };
+/** lmdb takes the bytes from `start` to `end` of such a buffer by address, without a copy. */
+type Slab = Buffer & { start?: number; end?: number };
+
+const keyEncoder = {
+  writeKey(key: KeyRef, target: Uint8Array, position: number): number {
+    const { bytes, end } = key;
+    let at = position;
+    for (let i = key.start; i < end; i++) target[at++] = bytes[i] as number;
+    return at;
+  },
+  readKey(source: Uint8Array, start: number, end: number): Buffer {
+    return Buffer.from(source.subarray(start, end));
+  },
+};
+
+export class LmdbStore implements Store {
+  readonly #options: LmdbStoreOptions;
+  readonly #path: string;
+  #environment: Environment;
+  readonly #key: KeyRef = { bytes: Buffer.alloc(0), start: 0, end: 0 };
+  /** Whether the state of before was thrown away, because the machine had crashed with it open. */
+  discardedUnclean = false;
+
+  private constructor(options: LmdbStoreOptions, environment: Environment) {
+    this.#options = options;
+    this.#path = `${options.directory}/${fileName}`;
+    this.#environment = environment;
+  }
+
+  /** Throws `corrupt` for a file that is none of ours or damaged. */
+  static async open(options: LmdbStoreOptions): Promise<LmdbStore> {
+    await options.disk.makeDirectory(options.directory);
+    const path = `${options.directory}/${fileName}`;
+    const store = new LmdbStore(options, await openEnvironment(path, options.disk, false));
+    const boot = store.#boot();
+    if (options.bootId !== undefined && boot !== undefined && !boot.clean && boot.bootId !== options.bootId) {
+      await store.replace(undefined);
+      store.discardedUnclean = true;
+    }
+    store.#noteBoot(false);
+    return store;
+  }
+
+  get(table: Table, key: Uint8Array): Buffer | undefined {
+    let value: Buffer | undefined;
+    try {
+      value = (this.#environment.tables[table] as Database).getBinaryFast(this.#keyOf(key) as never);
+    } catch (error) {
+      throw storeError(error, this.#path);
+    }
+    // lmdb answers with one big buffer whose `length` is only a property: methods of Buffer would read beyond it.
+    return value === undefined ? undefined : Buffer.from(value.buffer, value.byteOffset, value.length);
+  }
+
+  scan(table: Table, from: Uint8Array, visit: (key: Buffer, value: Buffer) => boolean): void {
+    const start = { bytes: from, start: 0, end: from.length };
+    try {
+      for (const { key, value } of (this.#environment.tables[table] as Database).getRange({ start: start as never })) {
+        if (!visit(key as unknown as Buffer, value as Buffer)) return;
+      }
+    } catch (error) {
+      throw storeError(error, this.#path);
+    }
+  }
+
+  async commit(batch: Batch): Promise<void> {
+    const { root, tables } = this.#environment;
+    const slab: Slab = batch.writer.buffer;
+    const { rows } = batch;
+    const key: KeyRef = { bytes: slab, start: 0, end: 0 };
+    await root.batch(() => {
+      for (let i = 0; i < rows.length; i += 4) {
+        const table = tables[rows[i] as Table] as Database;
+        const valueStart = rows[i + 2] as number;
+        const end = rows[i + 3] as number;
+        key.start = rows[i + 1] as number;
+        // The promises of single writes resolve with the batch.
+        if (valueStart === -1) {
+          key.end = end;
+          void table.remove(key as never);
+        } else {
+          key.end = valueStart;
+          slab.start = valueStart;
+          slab.end = end;
+          void table.put(key as never, slab);
+        }
+      }
+    });
+    // Reads within this turn of the event loop must see the batch, too.
+    root.resetReadTxn();
+  }
+
+  async backup(path: string): Promise<void> {
+    try {
+      await this.#environment.root.backup(path, false);
+      await syncFile(this.#options.disk, path);
+    } catch (error) {
+      await this.#options.disk.removeTree(path);
+      throw storeError(error, path);
+    }
+  }
+
+  async peek(path: string, table: Table, key: Uint8Array): Promise<Buffer | undefined> {
+    const copy = await openEnvironment(path, this.#options.disk, true);
+    try {
+      const value = (copy.tables[table] as Database).getBinary({ bytes: key, start: 0, end: key.length } as never);
+      return value === undefined ? undefined : Buffer.from(value);
+    } finally {
+      await copy.root.close();
+      await this.#options.disk.removeTree(`${path}-lock`);
+    }
+  }
+
+  async replace(path: string | undefined): Promise<void> {
+    const { directory, disk } = this.#options;
+    const newPath = `${directory}/${newFileName}`;
+    await disk.removeTree(newPath);
+    if (path !== undefined) {
+      // Copied by LMDB, which reads every page: a damaged checkpoint is found before the old state goes.
+      const copy = await openEnvironment(path, disk, true);
+      try {
+        await copy.root.backup(newPath, false);
+      } finally {
+        await copy.root.close();
+        await disk.removeTree(`${path}-lock`);
+      }
+      await syncFile(disk, newPath);
+    }
+    await this.#environment.root.close();
+    await disk.removeTree(`${this.#path}-lock`);
+    if (path === undefined) await disk.removeTree(this.#path);
+    else await disk.rename(newPath, this.#path);
+    await disk.syncDirectory(directory);
+    this.#environment = await openEnvironment(this.#path, disk, false);
+    this.#noteBoot(false);
+  }
+
+  async close(): Promise<void> {
+    const { root } = this.#environment;
+    // The note that all is well must not reach the disk before what it vouches for.
+    await sync(root);
+    this.#noteBoot(true);
+    await sync(root);
+    await root.close();
+  }
+
+  #keyOf(bytes: Uint8Array): KeyRef {
+    const key = this.#key;
+    key.bytes = bytes;
+    key.end = bytes.length;
+    return key;
+  }
+
+  #boot(): { readonly bootId?: string; readonly clean: boolean } | undefined {
+    const row = this.get(rowsTable, bootKey);
+    if (row === undefined) return undefined;
+    try {
+      return JSON.parse(row.toString("utf8")) as { bootId?: string; clean: boolean };
+    } catch (error) {
+      throw storeError(error, this.#path);
+    }
+  }
+
+  #noteBoot(clean: boolean): void {
+    const row = Buffer.from(JSON.stringify({ bootId: this.#options.bootId, clean }));
+    (this.#environment.tables[rowsTable] as Database).putSync(this.#keyOf(bootKey) as never, row);
+    this.#environment.root.resetReadTxn();
+  }
+}
+
+async function openEnvironment(path: string, disk: StoreDisk, readOnly: boolean): Promise<Environment> {
+  try {
+    await checkFile(path, disk, readOnly);
+    const root = openLmdb({
+      path,
+      noSubdir: true,
+      maxDbs: tableNames.length,
+      noSync: true,
+      noMemInit: true,
+      readOnly,
+      encoding: "binary",
+    });
+    try {
+      const tables = tableNames.map((name) => root.openDB({ name, encoding: "binary", keyEncoder } as never));
+      if (tables.some((table) => table === undefined)) {
+        throw new HeadpondError("corrupt", `${path} is no state of Headpond: it lacks a table`);
+      }
+      return { root, tables };
+    } catch (error) {
+      await root.close();
+      throw error;
+    }
+  } catch (error) {
+    throw storeError(error, path);
+  }
+}
+
+/**
+ * LMDB maps the file, and a read behind its end kills the process: so what its two meta pages say is compared with its length first
+ * (layout: struct MDB_meta of LMDB 0.9.90 as lmdb-js builds it). A commit may leave out a few unused pages at the end; they
+ * are filled up with zeros, which LMDB reads as an error should they matter.
+ */
+async function checkFile(path: string, disk: StoreDisk, mustExist: boolean): Promise<void> {
+  const sizeBytes = await fileSizeBytes(path, disk);
+  if (sizeBytes === undefined || (sizeBytes === 0 && !mustExist)) {
+    if (mustExist) throw new HeadpondError("not-found", `no state at ${path}`);
+    return;
+  }
+  const file = await disk.open(path, "write");
+  try {
+    const metaBytes = 160;
+    const page = Buffer.alloc(metaBytes);
+    let neededBytes = 0;
+    let newest = -1n;
+    let pageSizeBytes = 4096;
+    for (const number of [0, 1]) {
+      const at = number * pageSizeBytes;
+      if ((await file.read(page, at)) < metaBytes || page.readUInt32LE(24) !== 0xbeefc0de) {
+        throw new HeadpondError("corrupt", `${path} is no state of Headpond, or cut short: it has ${sizeBytes} bytes`);
+      }
+      pageSizeBytes = page.readUInt32LE(48);
+      const transaction = page.readBigUInt64LE(152);
+      if (transaction > newest) {
+        newest = transaction;
+        neededBytes = (Number(page.readBigUInt64LE(144)) + 1) * pageSizeBytes;
+      }
+    }
+    if (sizeBytes + unusedPagesMax * pageSizeBytes < neededBytes) {
+      throw new HeadpondError(
+        "corrupt",
+        `${path} is cut short: it has ${sizeBytes} bytes and names ${neededBytes}; move it away, the journal will rebuild it`,
+      );
+    }
+    if (sizeBytes < neededBytes) await file.truncate(neededBytes);
+  } finally {
+    await file.close();
+  }
+}
+
+const unusedPagesMax = 64;
+
+async function fileSizeBytes(path: string, disk: StoreDisk): Promise<number | undefined> {
+  try {
+    return (await disk.stat(path)).sizeBytes;
+  } catch (error) {
+    if ((error as { code?: unknown }).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+function storeError(error: unknown, path: string): HeadpondError {
+  if (isHeadpondError(error)) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  if (/ENOSPC|no space|MAP_FULL/i.test(message)) {
+    return new HeadpondError("no-space", `no space for ${path}: ${message}`, { cause: error });
+  }
+  if (/ENOENT|no such file/i.test(message)) {
+    return new HeadpondError("not-found", `no state at ${path}`, { cause: error });
+  }
+  return new HeadpondError("corrupt", `cannot read ${path}: ${message}; move it away, the journal will rebuild it`, {
+    cause: error,
+  });
+}
+
+async function syncFile(disk: StoreDisk, path: string): Promise<void> {
+  const file = await disk.open(path, "write");
+  try {
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
+}
+
+function sync(root: Environment["root"]): Promise<void> {
+  return new Promise((resolve, reject) => {
+    (root as unknown as { sync(done: (error?: Error) => void): void }).sync((error) => {
+      if (error instanceof Error) reject(error);
+      else resolve();
+    });
+  });
+}
