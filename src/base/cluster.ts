@@ -66,6 +66,7 @@ export const MasterStatus = Type.Object({
   lagEntries: Count,
   voter: Type.Boolean(),
 });
+export type MasterStatus = Static<typeof MasterStatus>;
 
 export const ClusterStatus = Type.Object({
   clusterId: ClusterIdSchema,
@@ -174,6 +175,7 @@ export const JobWorkerProgress = Type.Object({
   ready: Type.Boolean(),
   originBytes: Count,
 });
+export type JobWorkerProgress = Static<typeof JobWorkerProgress>;
 
 export const JobStatus = Type.Object({
   id: JobIdSchema,

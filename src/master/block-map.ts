@@ -189,14 +189,20 @@ export class BlockMap {
 
   /** Workers that have at least one block (or all, of an empty file). */
   holders(inodeId: InodeId, contentVersion: number): WorkerId[] {
-    const version = this.#find(inodeId, contentVersion);
     const result: WorkerId[] = [];
-    if (version === undefined) return result;
-    version.complete.forEach((slot) => result.push(present(this.#bySlot[slot], "a holder is a worker").id));
-    for (const [slot, bitmap] of version.partial) {
-      if (bitmap.count > 0) result.push(present(this.#bySlot[slot], "a holder is a worker").id);
-    }
+    this.forEachHolder(inodeId, contentVersion, (id) => result.push(id));
     return result;
+  }
+
+  /** Calls back for each worker that holds something of the version. */
+  forEachHolder(inodeId: InodeId, contentVersion: number, visit: (id: WorkerId, coverage: Coverage) => void): void {
+    const version = this.#find(inodeId, contentVersion);
+    if (version === undefined) return;
+    const all = fullCoverage(version.blockCount, true);
+    version.complete.forEach((slot) => visit(present(this.#bySlot[slot], "a holder is a worker").id, all));
+    for (const [slot, bitmap] of version.partial) {
+      if (bitmap.count > 0) visit(present(this.#bySlot[slot], "a holder is a worker").id, bitmapCoverage(bitmap));
+    }
   }
 
   coverage(id: WorkerId, inodeId: InodeId, contentVersion: number): Coverage {

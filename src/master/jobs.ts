@@ -1,0 +1,470 @@
+/**
+ * Load jobs: planned, made durable as a job of the state, driven by orders to workers, followed by the block map and the
+ * workers' reports, ended only when every chosen worker holds every file or every failure has a reason. Jobs live in the
+ * state: a new leader goes on with them as soon as the workers have told it what they hold.
+ *
+ * Only a leader runs jobs (`start`, `stop`). What one job decides is in job-run.ts; this file does the I/O around it.
+ */
+
+import { present } from "../base/assert.ts";
+import type { JobFailure, JobStatus, LoadPlan } from "../base/cluster.ts";
+import { HeadpondError, isHeadpondError } from "../base/errors.ts";
+import type { FileDescriptor } from "../base/file.ts";
+import type { InodeId, JobId, WorkerId } from "../base/ids.ts";
+import { type Path, parsePath } from "../base/path.ts";
+import type { Clock } from "../io/clock.ts";
+import type { Logger } from "../io/logger.ts";
+import type { Origin } from "../namespace/command.ts";
+import type { LoadRequest } from "../rpc/master-service.ts";
+import type { BlockMap } from "./block-map.ts";
+import {
+  type JobDocument,
+  packVersions,
+  readJobDocument,
+  readJobMark,
+  unpackVersions,
+  writeJobDocument,
+} from "./job-document.ts";
+import { JobRun, type JobRunLimits, jobStatus } from "./job-run.ts";
+import { LoadPlanner, type LoadRates } from "./load-planner.ts";
+import type { Proposer } from "./proposer.ts";
+import { type TimeSlices } from "./time-slices.ts";
+import type { RegisteredWorker, WorkerRegistry } from "./worker-registry.ts";
+
+export type JobLimits = {
+  readonly runningMax: number;
+  /** Jobs that have ended and are still shown. */
+  readonly endedKeptMax: number;
+  readonly filesMax: number;
+  readonly tickMs: number;
+  /** How often the progress of running jobs is journaled while it changes. */
+  readonly markIntervalMs: number;
+  readonly watchIntervalMinMs: number;
+};
+
+export const jobLimits: JobLimits = {
+  runningMax: 64,
+  endedKeptMax: 200,
+  filesMax: 200_000,
+  tickMs: 250,
+  markIntervalMs: 10_000,
+  watchIntervalMinMs: 100,
+};
+
+/** Where a job's files come from. */
+export interface JobFiles {
+  /** All files at or below a path, after the path has been synced. Throws `not-found`, `invalid` beyond `max`. */
+  collect(path: Path, max: number, signal: AbortSignal | undefined): Promise<FileDescriptor[]>;
+  /** The file, if it still is and its current content is this one. */
+  current(inodeId: InodeId, contentVersion: number): FileDescriptor | undefined;
+}
+
+export type StoredJob = { readonly id: JobId; readonly document: string; readonly progress: string | undefined };
+
+export type Mutation = { readonly origin?: Origin | undefined; readonly requestId?: string | undefined };
+
+type Running = { readonly run: JobRun; markedAtMs: number; markedChanges: number; ending: boolean };
+
+export type JobsDependencies = {
+  readonly proposer: Proposer;
+  readonly blockMap: BlockMap;
+  readonly registry: WorkerRegistry;
+  readonly files: JobFiles;
+  readonly stored: () => Iterable<StoredJob>;
+  /** Brings the current list of workers to all of them, before orders that depend on it. */
+  readonly pushWorkerList: () => void;
+  /** Resolves when the workers had time to register with a new leader. */
+  readonly settled: () => Promise<void>;
+  readonly slices: TimeSlices;
+  readonly rates?: LoadRates;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly limits?: Partial<JobLimits>;
+  readonly runLimits?: Partial<JobRunLimits>;
+};
+
+export class Jobs {
+  readonly #deps: JobsDependencies;
+  readonly #limits: JobLimits;
+  readonly #running = new Map<JobId, Running>();
+  readonly #ended = new Map<JobId, JobStatus>();
+  #stopping: AbortController | undefined;
+  #loop: Promise<void> = Promise.resolve();
+
+  constructor(dependencies: JobsDependencies) {
+    this.#deps = dependencies;
+    this.#limits = { ...jobLimits, ...dependencies.limits };
+    dependencies.blockMap.onChange((change) => {
+      if (this.#running.size === 0 || dependencies.registry.get(change.worker)?.state !== "live") return;
+      const nowMs = dependencies.clock.monotonicMs();
+      for (const { run } of this.#running.values()) {
+        run.covered(change.worker, change.version.id, change.before, change.after, change.originBytes, nowMs);
+      }
+    });
+  }
+
+  get runningCount(): number {
+    return this.#running.size;
+  }
+
+  /** This master leads: it takes up the jobs of the state. */
+  start(): void {
+    this.#stopping = new AbortController();
+    this.#running.clear();
+    this.#ended.clear();
+    for (const stored of this.#deps.stored()) this.#resume(stored);
+    this.#loop = this.#tickUntil(this.#stopping.signal);
+  }
+
+  /** This master leads no more. Workers go on with what they were told. */
+  async stop(): Promise<void> {
+    this.#stopping?.abort();
+    this.#stopping = undefined;
+    this.#running.clear();
+    await this.#loop;
+  }
+
+  workerLive(worker: RegisteredWorker): void {
+    const nowMs = this.#deps.clock.monotonicMs();
+    for (const { run } of this.#running.values()) {
+      if (run.has(worker.id)) run.workerLive(worker.id, this.#viewOf(worker), nowMs);
+    }
+    this.#sendOrders();
+  }
+
+  workerLost(worker: RegisteredWorker): void {
+    const nowMs = this.#deps.clock.monotonicMs();
+    for (const { run } of this.#running.values()) run.workerLost(worker.id, nowMs);
+  }
+
+  reported(
+    worker: WorkerId,
+    jobId: JobId,
+    files: readonly { readonly id: string; readonly ok: boolean; readonly code?: string; readonly message?: string }[],
+  ): void {
+    const run = this.#running.get(jobId)?.run;
+    if (run === undefined) return;
+    const nowMs = this.#deps.clock.monotonicMs();
+    for (const file of files) {
+      const [inodeId, contentVersion] = file.id.split("-").map(Number);
+      const complete = this.#deps.blockMap.isComplete(worker, inodeId as InodeId, contentVersion ?? 0);
+      run.reported(worker, file.id, file, complete, nowMs);
+    }
+  }
+
+  async plan(request: LoadRequest, signal?: AbortSignal): Promise<LoadPlan> {
+    const path = parsePath(request.path);
+    await this.#deps.settled();
+    const files = await this.#deps.files.collect(path, this.#limits.filesMax, signal);
+    return this.#planOf(path, request.to, files, signal);
+  }
+
+  /** Resolves when the job is durable and its first orders are out. */
+  async load(
+    request: LoadRequest & Mutation,
+    signal?: AbortSignal,
+  ): Promise<{ readonly job: JobStatus; readonly plan: LoadPlan }> {
+    const path = parsePath(request.path);
+    if (this.#running.size >= this.#limits.runningMax) {
+      throw new HeadpondError("overloaded", `${this.#running.size} jobs are running: wait for one, or cancel one`);
+    }
+    const { proposer } = this.#deps;
+    await this.#deps.settled();
+    if (request.pin === true) {
+      await proposer.propose({ kind: "pin", path, pinned: true, timeMs: proposer.nowMs() });
+    }
+    const files = await this.#deps.files.collect(path, this.#limits.filesMax, signal);
+    const plan = await this.#planOf(path, request.to, files, signal, true);
+    const timeMs = proposer.nowMs();
+    const document: JobDocument = {
+      format: 1,
+      kind: "load",
+      path,
+      to: request.to,
+      priority: request.priority ?? 5,
+      pin: request.pin ?? false,
+      state: "running",
+      createdMs: timeMs,
+      startedMs: timeMs,
+      plan,
+      versions: packVersions(files),
+      failed: [],
+      failedCount: 0,
+      runs: 1,
+    };
+    const { jobId } = await proposer.propose({
+      kind: "put-job",
+      document: writeJobDocument(document),
+      timeMs,
+      ...(request.origin === undefined ? {} : { origin: request.origin }),
+      ...(request.requestId === undefined ? {} : { requestId: request.requestId }),
+    });
+    // A request that came again has the job of the first one.
+    if (!this.#running.has(jobId) && !this.#ended.has(jobId)) this.#begin(jobId, document, files, false);
+    return { job: this.status(jobId), plan };
+  }
+
+  /** Throws `not-found`. */
+  status(id: JobId): JobStatus {
+    const running = this.#running.get(id);
+    if (running !== undefined) return running.run.status(this.#deps.clock.monotonicMs());
+    const ended = this.#ended.get(id);
+    if (ended === undefined) throw new HeadpondError("not-found", `there is no job ${id}: see headpond jobs ls`);
+    return ended;
+  }
+
+  /** The newest first. */
+  list(limit: number): JobStatus[] {
+    const ids = [...this.#running.keys(), ...this.#ended.keys()].sort((a, b) => b - a);
+    return ids.slice(0, limit).map((id) => this.status(id));
+  }
+
+  /** Ends with the job's last status. */
+  async *watch(id: JobId, intervalMs: number, signal: AbortSignal): AsyncGenerator<JobStatus> {
+    const waitMs = Math.max(this.#limits.watchIntervalMinMs, intervalMs);
+    for (;;) {
+      const status = this.status(id);
+      yield status;
+      if (status.state !== "running" && status.state !== "planning") return;
+      await this.#deps.clock.sleep(waitMs, signal);
+    }
+  }
+
+  async cancel(id: JobId): Promise<JobStatus> {
+    const running = this.#running.get(id);
+    if (running === undefined) return this.status(id);
+    await this.#end(running, "cancelled", "cancelled by request");
+    return this.status(id);
+  }
+
+  /** Starts the failed part again: the path is looked at anew, and only what is not whole is ordered. */
+  async retry(id: JobId, signal?: AbortSignal): Promise<JobStatus> {
+    const before = this.status(id);
+    if (this.#running.has(id) || before.state === "succeeded") return before;
+    const stored = [...this.#deps.stored()].find((job) => job.id === id);
+    if (stored === undefined) throw new HeadpondError("not-found", `there is no job ${id}: see headpond jobs ls`);
+    const old = readJobDocument(id, stored.document);
+    await this.#deps.settled();
+    const files = await this.#deps.files.collect(old.path, this.#limits.filesMax, signal);
+    const plan = await this.#planOf(old.path, old.to, files, signal, true);
+    const { proposer } = this.#deps;
+    const timeMs = proposer.nowMs();
+    const { reason: _reason, finishedMs: _finishedMs, workers: _workers, rate: _rate, ...kept } = old;
+    const document: JobDocument = {
+      ...kept,
+      state: "running",
+      startedMs: timeMs,
+      plan,
+      versions: packVersions(files),
+      failed: [],
+      failedCount: 0,
+      runs: old.runs + 1,
+    };
+    await proposer.propose({ kind: "put-job", jobId: id, document: writeJobDocument(document), timeMs });
+    this.#ended.delete(id);
+    this.#begin(id, document, files, true);
+    return this.status(id);
+  }
+
+  async #planOf(
+    path: Path,
+    to: string,
+    files: readonly FileDescriptor[],
+    signal: AbortSignal | undefined,
+    refuse = false,
+  ): Promise<LoadPlan> {
+    const live = this.#deps.registry.live().map(({ id, address, capacityBytes, originRate, peerRate }) => {
+      return { id, place: address.place, capacityBytes, originRate, peerRate };
+    });
+    const { blockMap, rates = {}, slices } = this.#deps;
+    const planner = new LoadPlanner({ path, to, live, blockMap, rates });
+    await slices.forEach(files, (file) => planner.add(file), signal);
+    const plan = planner.finish();
+    if (refuse) planner.refuseProblems(plan);
+    return plan;
+  }
+
+  #begin(id: JobId, document: JobDocument, files: readonly FileDescriptor[], trustComplete: boolean): void {
+    const { clock, runLimits = {} } = this.#deps;
+    const nowMs = clock.monotonicMs();
+    const run = new JobRun({ id, document, files, mark: { origin: {} }, nowMs, elapsedMs: 0, limits: runLimits });
+    this.#running.set(id, { run, markedAtMs: nowMs, markedChanges: 0, ending: false });
+    for (const worker of this.#deps.registry.live()) {
+      if (run.has(worker.id)) run.workerLive(worker.id, this.#viewOf(worker), nowMs, { isFirst: true, trustComplete });
+    }
+    run.tick(nowMs);
+    this.#sendOrders();
+  }
+
+  #resume(stored: StoredJob): void {
+    const { clock, logger, proposer, runLimits = {} } = this.#deps;
+    try {
+      const document = readJobDocument(stored.id, stored.document);
+      if (document.state !== "running" && document.state !== "planning") {
+        this.#ended.set(stored.id, endedStatus(stored.id, document));
+        return;
+      }
+      const files: FileDescriptor[] = [];
+      const failures: JobFailure[] = [];
+      for (const { inodeId, contentVersion } of unpackVersions(document.versions)) {
+        const file = this.#deps.files.current(inodeId, contentVersion);
+        if (file !== undefined) {
+          files.push(file);
+          continue;
+        }
+        const message = `file version ${inodeId}-${contentVersion} changed or was removed while it was loaded`;
+        for (const worker of document.plan.workers) {
+          failures.push({ path: document.path, worker, code: "version-mismatch", message });
+        }
+      }
+      const nowMs = clock.monotonicMs();
+      const elapsedMs = Math.max(0, proposer.nowMs() - (document.startedMs ?? document.createdMs));
+      const mark = readJobMark(stored.progress ?? "");
+      const run = new JobRun({ id: stored.id, document, files, mark, failures, nowMs, elapsedMs, limits: runLimits });
+      this.#running.set(stored.id, { run, markedAtMs: nowMs, markedChanges: 0, ending: false });
+      for (const worker of this.#deps.registry.live()) {
+        if (run.has(worker.id)) run.workerLive(worker.id, this.#viewOf(worker), nowMs);
+      }
+    } catch (error) {
+      logger.error("a job of the state cannot be resumed", { jobId: stored.id, error });
+    }
+  }
+
+  async #tickUntil(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        await this.#tick(signal);
+        await this.#deps.clock.sleep(this.#limits.tickMs, signal);
+      } catch (error) {
+        if (signal.aborted) return;
+        if (!isHeadpondError(error)) throw error;
+        this.#deps.logger.warn("jobs: a step failed, it is tried again", { error });
+        await this.#deps.clock.sleep(this.#limits.tickMs, signal).catch(() => {});
+      }
+    }
+  }
+
+  async #tick(signal: AbortSignal): Promise<void> {
+    const nowMs = this.#deps.clock.monotonicMs();
+    this.#sendOrders();
+    for (const running of [...this.#running.values()]) {
+      const { run } = running;
+      run.tick(nowMs);
+      if (running.ending) continue;
+      if (run.isOver) {
+        // What was loaded must still be what the namespace shows: else it is not done, whoever holds it.
+        await this.#deps.slices.forEach(
+          run.files.keys(),
+          (index) => {
+            const file = present(run.files[index], "a file of the job");
+            if (this.#deps.files.current(file.inodeId, file.contentVersion) !== undefined) return;
+            run.fileGone(
+              index,
+              "version-mismatch",
+              `${file.path} changed or was removed while it was loaded: retry the job`,
+            );
+          },
+          signal,
+        );
+        if (run.isOver) await this.#end(running, run.verdict);
+        continue;
+      }
+      if (nowMs - running.markedAtMs < this.#limits.markIntervalMs || running.markedChanges === run.changes) continue;
+      running.markedAtMs = nowMs;
+      running.markedChanges = run.changes;
+      const { proposer } = this.#deps;
+      const progress = JSON.stringify(run.mark);
+      await proposer.propose({ kind: "job-progress", jobId: run.id, progress, timeMs: proposer.nowMs() });
+    }
+  }
+
+  #sendOrders(): void {
+    const { clock, registry } = this.#deps;
+    const nowMs = clock.monotonicMs();
+    for (const { run, ending } of this.#running.values()) {
+      if (ending) continue;
+      const orders = run.takeOrders(nowMs);
+      if (orders.length > 0) this.#deps.pushWorkerList();
+      for (const { worker, files } of orders) {
+        const { priority } = run.document;
+        registry.get(worker)?.sink?.push({ kind: "load", jobId: run.id, priority, files: [...files] });
+      }
+    }
+  }
+
+  async #end(running: Running, state: JobDocument["state"], reason?: string): Promise<void> {
+    if (running.ending) return;
+    running.ending = true;
+    const { run } = running;
+    const { clock, proposer, registry } = this.#deps;
+    const nowMs = clock.monotonicMs();
+    const timeMs = proposer.nowMs();
+    const seconds = Math.max(0.001, (timeMs - (run.document.startedMs ?? timeMs)) / 1000);
+    const more = run.failedCount - run.failures.length;
+    const why = reason ?? (run.failedCount > 0 ? `${run.failedCount} of the files failed on a worker` : undefined);
+    const document: JobDocument = {
+      ...run.document,
+      state,
+      finishedMs: timeMs,
+      failed: [...run.failures],
+      failedCount: run.failedCount,
+      workers: run.workers(),
+      rate: (run.bytesDone - Math.min(run.bytesDone, run.document.plan.cachedBytes)) / seconds,
+      ...(why === undefined ? {} : { reason: more > 0 ? `${why}; ${more} failures are not listed` : why }),
+    };
+    try {
+      if (state === "cancelled") {
+        for (const { worker } of run.workers()) {
+          registry.get(worker)?.sink?.push({ kind: "cancel-load", jobId: run.id });
+        }
+      }
+      await proposer.propose({ kind: "put-job", jobId: run.id, document: endedText(document), timeMs });
+    } catch (error) {
+      running.ending = false;
+      throw error;
+    }
+    this.#running.delete(run.id);
+    this.#ended.set(run.id, endedStatus(run.id, document));
+    this.#deps.logger.info("load job ended", { jobId: run.id, path: document.path, state, nowMs: Math.round(nowMs) });
+    await this.#forgetOldest();
+  }
+
+  async #forgetOldest(): Promise<void> {
+    const { proposer } = this.#deps;
+    while (this.#ended.size > this.#limits.endedKeptMax) {
+      const oldest = Math.min(...this.#ended.keys()) as JobId;
+      this.#ended.delete(oldest);
+      await proposer.propose({ kind: "remove-job", jobId: oldest, timeMs: proposer.nowMs() });
+    }
+  }
+
+  #viewOf(worker: RegisteredWorker): Parameters<JobRun["workerLive"]>[1] {
+    const { blockMap } = this.#deps;
+    return {
+      incarnation: worker.incarnation,
+      coverage: ({ inodeId, contentVersion }) => blockMap.coverage(worker.id, inodeId, contentVersion),
+      originBytes: ({ inodeId, contentVersion }) => blockMap.originBytes(worker.id, inodeId, contentVersion),
+    };
+  }
+}
+
+/** A document that has outgrown its limit by its failures loses the end of their list, never the end of the job. */
+function endedText(document: JobDocument): string {
+  for (let kept = document.failed.length; ; kept = Math.floor(kept / 2)) {
+    try {
+      return writeJobDocument({ ...document, failed: document.failed.slice(0, kept) });
+    } catch (error) {
+      if (kept === 0) throw error;
+    }
+  }
+}
+
+function endedStatus(id: JobId, document: JobDocument): JobStatus {
+  const elapsedMs = (document.finishedMs ?? document.createdMs) - (document.startedMs ?? document.createdMs);
+  return jobStatus(id, document, {
+    workers: document.workers ?? [],
+    rate: document.rate ?? 0,
+    elapsedSeconds: Math.max(0.001, elapsedMs / 1000),
+    failed: document.failed,
+  });
+}

@@ -1,0 +1,31 @@
+/**
+ * How the master changes the state: a command with the leader's time on it, made durable and applied by the journal. What
+ * was applied and failed comes back as the error that it carries; what the journal could not do, as the journal's error.
+ */
+
+import { errorFromDocument } from "../base/errors.ts";
+import type { Journal } from "../journal/journal.ts";
+import { encodeCommand } from "../namespace/command-codec.ts";
+import type { Command, CommandResult, CommandResults } from "../namespace/command.ts";
+import type { LeaderClock } from "./leader-clock.ts";
+
+export class Proposer {
+  readonly #journal: Journal<CommandResult>;
+  readonly #clock: LeaderClock;
+
+  constructor({ journal, clock }: { readonly journal: Journal<CommandResult>; readonly clock: LeaderClock }) {
+    this.#journal = journal;
+    this.#clock = clock;
+  }
+
+  /** The time to stamp a command with. */
+  nowMs(): number {
+    return this.#clock.nowMs();
+  }
+
+  async propose<C extends Command>(command: C): Promise<CommandResults[C["kind"]]> {
+    const { result } = await this.#journal.propose(encodeCommand(command));
+    if (!result.ok) throw errorFromDocument(result.error);
+    return result as CommandResults[C["kind"]];
+  }
+}
