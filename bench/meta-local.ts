@@ -9,7 +9,7 @@ import { Random } from "../src/base/random.ts";
 import { connect, type HeadpondClient } from "../src/client/client.ts";
 import { type Benchmark, type BenchmarkContext, bySize, median, round, runOutstanding } from "./lib/benchmark.ts";
 import { type Etcd, startEtcd } from "./lib/etcd.ts";
-import { masterConfig, startHeadpond, withDirectory } from "./lib/processes.ts";
+import { cpuSeconds, startMaster, withDirectory } from "./lib/processes.ts";
 
 const outstanding = 256;
 const directoryCount = 1000;
@@ -31,8 +31,8 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
 
   const etcd = await startEtcd(directory);
   if (etcd === undefined) note("etcd is not installed: nothing to compare with");
-  const { process: master, ready } = await startHeadpond("master", directory, await masterConfig(directory));
-  const client = connect({ masters: [ready.masters?.[0] ?? ""] });
+  const { process: master, address } = await startMaster(directory);
+  const client = connect({ masters: [address] });
   try {
     const random = new Random(1);
     await runOutstanding(directoryCount, outstanding, (i) => client.mkdir(`/d${i}`));
@@ -47,9 +47,9 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
     let cpuPerCreateUs = 0;
     for (let round_ = 0; round_ < runs; round_++) {
       note(`creates, run ${round_ + 1} of ${runs}`);
-      const cpuBegan = master.cpuSeconds();
+      const cpuBegan = cpuSeconds(master);
       const seconds = await runOutstanding(perRun, outstanding, (i) => client.create(pathOf(round_ * perRun + i)));
-      cpuPerCreateUs = ((master.cpuSeconds() - cpuBegan) / perRun) * 1e6;
+      cpuPerCreateUs = ((cpuSeconds(master) - cpuBegan) / perRun) * 1e6;
       createRates.push(perRun / seconds);
       if (etcd !== undefined) etcdRates.push(await etcdPutRate(etcd, Math.floor(etcdPuts / runs)));
     }
@@ -92,7 +92,7 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
       stats,
       (i) => pathOf(i),
       random,
-      () => master.cpuSeconds(),
+      () => cpuSeconds(master),
     );
 
     note("one at a time");
@@ -136,12 +136,12 @@ async function statRates(
   count: number,
   pathOf: (i: number) => string,
   random: Random,
-  cpuSeconds: () => number,
+  cpuNow: () => number,
 ): Promise<void> {
   context.note("stats");
-  const cpuBegan = cpuSeconds();
+  const cpuBegan = cpuNow();
   const seconds = await runOutstanding(count, outstanding, () => client.stat(pathOf(random.between(0, made - 1))));
-  const cpuUs = ((cpuSeconds() - cpuBegan) / count) * 1e6;
+  const cpuUs = ((cpuNow() - cpuBegan) / count) * 1e6;
   const conditions = `linearizable, ${outstanding} outstanding on one connection, at random among ${made} paths, ${cpuUs.toFixed(1)} us of the master's CPU each`;
   context.emit({
     system: "headpond",

@@ -7,7 +7,8 @@
 
 import { connect } from "../src/client/client.ts";
 import { type Benchmark, type BenchmarkContext, bySize, percentile, round, runOutstanding } from "./lib/benchmark.ts";
-import { masterConfig, type RunningProcess, startHeadpond, withDirectory } from "./lib/processes.ts";
+import type { ServerProcess } from "../src/cli/role-process.ts";
+import { anonymousBytes, startMaster, withDirectory } from "./lib/processes.ts";
 
 const outstanding = 256;
 const directoryCount = 1000;
@@ -21,14 +22,13 @@ export const metaRestart: Benchmark = {
 async function run(context: BenchmarkContext, directory: string): Promise<void> {
   const { size, emit, note } = context;
   const inodes = bySize(size, { full: 10_000_000, quick: 1_000_000, smoke: 5000 });
-  const config = await masterConfig(directory);
   const pathOf = (i: number): string => `/d${i % directoryCount}/file-${i}`;
-  let master: RunningProcess;
+  let master: ServerProcess;
   const start = async (): Promise<{ seconds: number; address: string }> => {
     const began = performance.now();
-    const started = await startHeadpond("master", directory, config);
+    const started = await startMaster(directory);
     master = started.process;
-    const address = started.ready.masters?.[0] ?? "";
+    const { address } = started;
     const client = connect({ masters: [address] });
     await client.stat("/d1");
     const seconds = (performance.now() - began) / 1000;
@@ -37,9 +37,9 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
     return { seconds, address };
   };
 
-  const first = await startHeadpond("master", directory, config);
+  const first = await startMaster(directory);
   master = first.process;
-  const client = connect({ masters: [first.ready.masters?.[0] ?? ""] });
+  const client = connect({ masters: [first.address] });
   note(`creating ${inodes} inodes`);
   await runOutstanding(directoryCount, outstanding, (i) => client.mkdir(`/d${i}`));
   await runOutstanding(inodes, outstanding, (i) => client.create(pathOf(i)));
@@ -60,7 +60,7 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
   emit({
     system: "headpond",
     metric: "anonymous_bytes_per_inode",
-    value: round(master.anonymousBytes() / inodes),
+    value: round(anonymousBytes(master) / inodes),
     unit: "B",
     runs: 1,
     conditions: `whole process after the restart, ${inodes} inodes`,
@@ -89,7 +89,7 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
   emit({
     system: "headpond",
     metric: "anonymous_bytes_per_inode",
-    value: round(master.anonymousBytes() / inodes),
+    value: round(anonymousBytes(master) / inodes),
     unit: "B",
     runs: 1,
     conditions: `whole process after kill -9 and restart, ${inodes} inodes`,

@@ -12,14 +12,8 @@ import { MiB } from "../src/base/units.ts";
 import { connect } from "../src/client/client.ts";
 import { type Benchmark, type BenchmarkContext, bySize, median, round } from "./lib/benchmark.ts";
 import { startNginx } from "./lib/nginx.ts";
-import {
-  freePort,
-  masterConfig,
-  RunningProcess,
-  startHeadpond,
-  withDirectory,
-  workerConfig,
-} from "./lib/processes.ts";
+import { ServerProcess } from "../src/cli/role-process.ts";
+import { cpuSeconds, freePort, startMaster, startWorker, withDirectory } from "./lib/processes.ts";
 
 export const readCached: Benchmark = {
   name: "read-cached",
@@ -34,9 +28,9 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
   const store = join(directory, "store");
   await writeRandomFile(store, "model.safetensors", fileBytes);
 
-  const master = await startHeadpond("master", directory, await masterConfig(directory));
-  const address = master.ready.masters?.[0] ?? "";
-  const worker = await startHeadpond("worker", directory, await workerConfig(directory, address));
+  const master = await startMaster(directory);
+  const { address } = master;
+  const worker = await startWorker(directory, address);
   const nginx = await startNginx(directory, store);
   if (nginx === undefined) note("nginx is not installed: nothing to compare with");
   const client = connect({ masters: [address] });
@@ -55,7 +49,7 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
     // Interleaved, so that a slow moment of the machine hits all alike; the first round warms up.
     for (let i = 0; i <= runs; i++) {
       note(`run ${i} of ${runs}`);
-      const mine = await measure(Number(dataPort), dataHost ?? "", path, fileBytes, () => worker.process.cpuSeconds());
+      const mine = await measure(Number(dataPort), dataHost ?? "", path, fileBytes, () => cpuSeconds(worker.process));
       const other =
         nginx && (await measure(nginx.port, "127.0.0.1", "/model.safetensors", fileBytes, () => nginx.cpuSeconds()));
       const iperf = await iperfRate(size === "smoke" ? 1 : 2);
@@ -161,17 +155,10 @@ function countBytes(port: number, host: string, path: string): Promise<number> {
 /** Bytes per second of one stream; undefined where there is no iperf3. */
 async function iperfRate(seconds: number): Promise<number | undefined> {
   const port = await freePort();
-  const server = new RunningProcess("iperf3", "iperf3", ["-s", "-1", "-B", "127.0.0.1", "-p", String(port)]);
-  const missing = await new Promise<boolean>((done) => {
-    server.child.once("error", () => done(true));
-    server.child.once("spawn", () => done(false));
-  });
-  if (missing) return undefined;
+  const server = new ServerProcess("iperf3", "iperf3", ["-s", "-1", "-B", "127.0.0.1", "-p", String(port)]);
+  if (!(await server.spawned())) return undefined;
   // A probing connection would use up the one test that -1 grants: wait for the listener's own line instead.
-  await Promise.race([
-    once(server.child.stdout as NonNullable<typeof server.child.stdout>, "data"),
-    new Promise((done) => setTimeout(done, 300)),
-  ]);
+  await Promise.race([once(server.stdout, "data"), new Promise((done) => setTimeout(done, 300))]);
   const client = spawn("iperf3", ["-c", "127.0.0.1", "-p", String(port), "-t", String(seconds), "-J"], {
     stdio: ["ignore", "pipe", "ignore"],
   });

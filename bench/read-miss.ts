@@ -9,7 +9,8 @@ import { fileURLToPath } from "node:url";
 import { MiB } from "../src/base/units.ts";
 import { connect } from "../src/client/client.ts";
 import { type Benchmark, type BenchmarkContext, bySize, median, round } from "./lib/benchmark.ts";
-import { masterConfig, RunningProcess, startHeadpond, withDirectory, workerConfig } from "./lib/processes.ts";
+import { ServerProcess } from "../src/cli/role-process.ts";
+import { startMaster, startWorker, withDirectory } from "./lib/processes.ts";
 
 const originBytesPerSecond = 1e9;
 const readers = 64;
@@ -25,16 +26,16 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
   const fileBytes = bySize(size, { full: 1024, quick: 512, smoke: 16 }) * MiB;
   const runs = bySize(size, { full: 3, quick: 2, smoke: 1 });
   const script = fileURLToPath(new URL("lib/limited-origin.ts", import.meta.url));
-  const origin = new RunningProcess("origin", process.execPath, [
+  const origin = new ServerProcess("origin", process.execPath, [
     script,
     String(fileBytes),
     String(originBytesPerSecond),
   ]);
-  const [line] = (await once(origin.child.stdout as NonNullable<typeof origin.child.stdout>, "data")) as [Buffer];
+  const [line] = (await once(origin.stdout, "data")) as [Buffer];
   const originUrl = `http://127.0.0.1:${Number(line.toString())}`;
-  const master = await startHeadpond("master", directory, await masterConfig(directory));
-  const address = master.ready.masters?.[0] ?? "";
-  const worker = await startHeadpond("worker", directory, await workerConfig(directory, address));
+  const master = await startMaster(directory);
+  const { address } = master;
+  const worker = await startWorker(directory, address);
   const client = connect({ masters: [address] });
   try {
     await client.mount("/origin", `${originUrl}/`, { readOnly: true });

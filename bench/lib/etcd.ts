@@ -2,7 +2,8 @@
 
 import { credentials, makeGenericClientConstructor, type ServiceError } from "@grpc/grpc-js";
 import { join } from "node:path";
-import { freePort, RunningProcess, untilListening } from "./processes.ts";
+import { ServerProcess } from "../../src/cli/role-process.ts";
+import { freePort, untilListening } from "./processes.ts";
 
 export type Etcd = {
   /** Resolves when the value is durable. */
@@ -13,17 +14,13 @@ export type Etcd = {
 /** Undefined where there is no etcd. */
 export async function startEtcd(directory: string): Promise<Etcd | undefined> {
   const [client, peer] = [await freePort(), await freePort()];
-  const server = new RunningProcess("etcd", "etcd", [
+  const server = new ServerProcess("etcd", "etcd", [
     ...["--name", "bench", "--data-dir", join(directory, "etcd"), "--log-level", "error"],
     ...["--listen-client-urls", `http://127.0.0.1:${client}`, "--advertise-client-urls", `http://127.0.0.1:${client}`],
     ...["--listen-peer-urls", `http://127.0.0.1:${peer}`, "--initial-advertise-peer-urls", `http://127.0.0.1:${peer}`],
     ...["--initial-cluster", `bench=http://127.0.0.1:${peer}`],
   ]);
-  const missing = await new Promise<boolean>((done) => {
-    server.child.once("error", () => done(true));
-    server.child.once("spawn", () => done(false));
-  });
-  if (missing) return undefined;
+  if (!(await server.spawned())) return undefined;
   await untilListening(client);
   const Kv = makeGenericClientConstructor(
     {

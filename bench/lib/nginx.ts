@@ -2,7 +2,8 @@
 
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { freePort, RunningProcess, untilListening } from "./processes.ts";
+import { ServerProcess } from "../../src/cli/role-process.ts";
+import { cpuSeconds, freePort, untilListening } from "./processes.ts";
 
 export type Nginx = {
   readonly port: number;
@@ -29,12 +30,8 @@ http {
 }
 `,
   );
-  const server = new RunningProcess("nginx", "nginx", ["-c", config, "-p", home]);
-  const missing = await new Promise<boolean>((done) => {
-    server.child.once("error", () => done(true));
-    server.child.once("spawn", () => done(false));
-  });
-  if (missing) return undefined;
+  const server = new ServerProcess("nginx", "nginx", ["-c", config, "-p", home]);
+  if (!(await server.spawned())) return undefined;
   await untilListening(port);
-  return { port, cpuSeconds: () => server.cpuSeconds(), close: () => server.stop("SIGQUIT") };
+  return { port, cpuSeconds: () => cpuSeconds(server), close: () => server.stop("SIGQUIT") };
 }

@@ -1,25 +1,17 @@
-/** Processes that benchmarks start on free loopback ports and stop by pid, and what the kernel says of them. */
+/** What benchmarks need of processes: temporary directories, a master and a worker on loopback, and the kernel's figures. */
 
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import { readFileSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
+import { mkdtemp, rm } from "node:fs/promises";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
+import { freePorts, type ServerProcess, type StartedRole, startConfiguredRole } from "../../src/cli/role-process.ts";
 
-const bin = fileURLToPath(new URL("../../bin/headpond", import.meta.url));
 const clockTicksPerSecond = 100;
 
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, "close");
-  return port;
+  const [port] = await freePorts(1);
+  return port as number;
 }
 
 /** A directory that is gone afterwards. */
@@ -32,102 +24,45 @@ export async function withDirectory<T>(use: (directory: string) => Promise<T>): 
   }
 }
 
-export class RunningProcess {
-  readonly child: ChildProcess;
-  readonly name: string;
-  #stderr = "";
-
-  constructor(name: string, command: string, args: readonly string[]) {
-    this.name = name;
-    this.child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
-    this.child.stderr?.on("data", (chunk: Buffer) => {
-      this.#stderr = (this.#stderr + chunk.toString()).slice(-8000);
-    });
-    this.child.on("error", () => {});
-  }
-
-  get pid(): number {
-    if (this.child.pid === undefined) throw new Error(`${this.name} did not start`);
-    return this.child.pid;
-  }
-
-  get stderr(): string {
-    return this.#stderr;
-  }
-
-  /** User and system CPU seconds so far, all threads. */
-  cpuSeconds(): number {
-    const fields = readFileSync(`/proc/${this.pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
-    return (Number(fields[11]) + Number(fields[12])) / clockTicksPerSecond;
-  }
-
-  /** Anonymous resident memory: what the process itself costs, mapped files left out. */
-  anonymousBytes(): number {
-    const match = /RssAnon:\s+([0-9]+) kB/.exec(readFileSync(`/proc/${this.pid}/status`, "utf8"));
-    return Number(match?.[1]) * 1024;
-  }
-
-  async stop(signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
-    if (this.child.exitCode !== null || this.child.signalCode !== null) return;
-    const exited = once(this.child, "exit");
-    this.child.kill(signal);
-    await exited;
-  }
+/** User and system CPU seconds of a process so far, all threads. */
+export function cpuSeconds({ pid }: ServerProcess): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
+  return (Number(fields[11]) + Number(fields[12])) / clockTicksPerSecond;
 }
 
-export type Ready = {
-  readonly masters?: readonly string[];
-  readonly endpoints: Readonly<Record<string, string>>;
-  readonly workers?: readonly { readonly id: string; readonly http: string; readonly data?: string }[];
-};
-
-/** Starts one role of Headpond with `config` and waits for its ready line. */
-export async function startHeadpond(
-  role: "master" | "worker",
-  directory: string,
-  config: object,
-): Promise<{ readonly process: RunningProcess; readonly ready: Ready }> {
-  const file = join(directory, `${role}.json`);
-  await writeFile(file, JSON.stringify(config));
-  const running = new RunningProcess(role, process.execPath, [bin, role, "--config", file, "--json"]);
-  const lines = createInterface({ input: running.child.stdout as NonNullable<typeof running.child.stdout> });
-  const ready = await Promise.race([
-    once(lines, "line").then(([line]) => JSON.parse(String(line)) as Ready),
-    once(running.child, "exit").then(([code]) => {
-      throw new Error(`${role} ended with ${code}: ${running.stderr}`);
-    }),
-  ]);
-  return { process: running, ready };
+/** Anonymous resident memory: what the process itself costs, mapped files left out. */
+export function anonymousBytes({ pid }: ServerProcess): number {
+  const match = /RssAnon:\s+([0-9]+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"));
+  return Number(match?.[1]) * 1024;
 }
 
-export async function masterConfig(directory: string): Promise<object> {
-  return {
-    master: {
-      dir: join(directory, "master"),
-      rpc: `127.0.0.1:${await freePort()}`,
-      http: `127.0.0.1:${await freePort()}`,
-    },
+/** A master with its files in `directory`; started again it finds them. */
+export async function startMaster(directory: string): Promise<StartedRole & { readonly address: string }> {
+  const [rpc, http] = await freePorts(2);
+  const started = await startConfiguredRole("master", "master", directory, {
+    master: { dir: join(directory, "master"), rpc: `127.0.0.1:${rpc}`, http: `127.0.0.1:${http}` },
     log: { level: "warn" },
-  };
+  });
+  return { ...started, address: `127.0.0.1:${rpc}` };
 }
 
-export async function workerConfig(directory: string, master: string): Promise<object> {
-  return {
+export async function startWorker(directory: string, master: string): Promise<StartedRole> {
+  const [data, http] = await freePorts(2);
+  return startConfiguredRole("worker", "worker", directory, {
     worker: {
       id: "w1",
       masters: [master],
       advertise: "127.0.0.1",
       dirs: [{ path: join(directory, "cache"), capacity: "100GiB" }],
-      data: `127.0.0.1:${await freePort()}`,
-      http: `127.0.0.1:${await freePort()}`,
+      data: `127.0.0.1:${data}`,
+      http: `127.0.0.1:${http}`,
     },
     log: { level: "warn" },
-  };
+  });
 }
 
 /** Resolves when something listens on the port. */
 export async function untilListening(port: number, timeoutMs = 10_000): Promise<void> {
-  const { connect } = await import("node:net");
   const deadline = performance.now() + timeoutMs;
   for (;;) {
     const socket = connect(port, "127.0.0.1");

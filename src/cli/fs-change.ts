@@ -139,9 +139,7 @@ function addCacheWishes({ fs, signal }: Commands): void {
           throw new HeadpondError("invalid", `--action ${String(ttlAction)}: there are free and delete`);
         }
         const ttlMs = duration === "none" ? undefined : parseDurationMs(duration);
-        const ref = await context
-          .client()
-          .ttl(parsePath(word), ttlMs, { action: ttlAction, signal });
+        const ref = await context.client().ttl(parsePath(word), ttlMs, { action: ttlAction, signal });
         return done(context, ref, ttlMs === undefined ? `${word} has no TTL` : `${ttlAction} ${word} in ${duration}`);
       }),
     );

@@ -6,26 +6,23 @@
  * `--model DIR` runs it on your own folder; `--keep` leaves everything running.
  */
 
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
+import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join, relative, resolve } from "node:path";
-import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import type { JobStatus } from "../base/cluster.ts";
 import { formatBytes, formatDuration } from "../base/units.ts";
 import { downloadWithStockClient, fetchModel } from "./quickstart-model.ts";
+import { freePorts, headpondBin, type StartedRole, startConfiguredRole } from "./role-process.ts";
 
 const workerCount = 3;
-const readyTimeoutMs = 30_000;
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
-type Ready = { readonly masters?: readonly string[]; readonly endpoints: Readonly<Record<string, string>> };
-type Role = { readonly name: string; readonly process: ChildProcess; readonly ready: Ready };
+type Role = StartedRole & { readonly name: string };
 
 async function main(): Promise<number> {
   const { values } = parseArgs({ options: { keep: { type: "boolean" }, model: { type: "string" } } });
@@ -115,14 +112,18 @@ async function startCluster(directory: string): Promise<Role[]> {
   const ports = await freePorts(2 + workerCount * 4);
   const port = (): number => ports.pop() as number;
   const [rpc, http] = [port(), port()];
-  const master = await startRole("master", directory, {
+  const start = async (name: string, role: "master" | "worker", config: object): Promise<Role> => ({
+    name,
+    ...(await startConfiguredRole(name, role, directory, config)),
+  });
+  const master = await start("master", "master", {
     cluster: { name: "quickstart" },
     master: { dir: join(directory, "master"), rpc: `127.0.0.1:${rpc}`, http: `127.0.0.1:${http}` },
   });
   const roles = [master];
   for (let i = 1; i <= workerCount; i++) {
     roles.push(
-      await startRole(`worker-${i}`, directory, {
+      await start(`worker-${i}`, "worker", {
         worker: {
           id: `worker-${i}`,
           masters: [`127.0.0.1:${rpc}`],
@@ -139,42 +140,10 @@ async function startCluster(directory: string): Promise<Role[]> {
   return roles;
 }
 
-async function startRole(name: string, directory: string, config: object): Promise<Role> {
-  const file = join(directory, `${name}.yaml`);
-  // JSON is YAML.
-  await writeFile(file, JSON.stringify(config, undefined, 2));
-  const child = spawn(
-    process.execPath,
-    [join(root, "bin/headpond"), name.split("-")[0] as string, "--config", file, "--json"],
-    {
-      stdio: ["ignore", "pipe", "pipe"],
-    },
-  );
-  let log = "";
-  child.stderr.on("data", (chunk: Buffer) => {
-    log = (log + chunk.toString()).slice(-20_000);
-  });
-  const ready = await new Promise<Ready>((done, fail) => {
-    const timer = setTimeout(
-      () => fail(new Error(`${name} did not become ready in ${readyTimeoutMs} ms:\n${log}`)),
-      readyTimeoutMs,
-    );
-    createInterface({ input: child.stdout }).once("line", (line) => {
-      clearTimeout(timer);
-      done(JSON.parse(line) as Ready);
-    });
-    child.once("exit", (code) => {
-      clearTimeout(timer);
-      fail(new Error(`${name} ended with ${code}:\n${log}`));
-    });
-  });
-  return { name, process: child, ready };
-}
-
 /** Runs one command of the CLI with the terminal as its own, after showing it. */
 async function show(args: readonly string[], masters: string): Promise<void> {
   say(`  $ headpond ${args.join(" ")}`);
-  const child = spawn(process.execPath, [join(root, "bin/headpond"), ...args, "--masters", masters], {
+  const child = spawn(process.execPath, [headpondBin, ...args, "--masters", masters], {
     stdio: "inherit",
   });
   const code = await new Promise<number | null>((done) => child.once("exit", done));
@@ -182,7 +151,7 @@ async function show(args: readonly string[], masters: string): Promise<void> {
 }
 
 async function lastJob(masters: string): Promise<JobStatus> {
-  const child = spawn(process.execPath, [join(root, "bin/headpond"), "jobs", "ls", "--json", "--masters", masters], {
+  const child = spawn(process.execPath, [headpondBin, "jobs", "ls", "--json", "--masters", masters], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   let text = "";
@@ -239,32 +208,8 @@ async function compare(source: readonly FileDigest[], copy: readonly FileDigest[
   say(`  ${how}: ${source.length} files, SHA-256 equal to the source`);
 }
 
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from(
-      { length: count },
-      () =>
-        new Promise<ReturnType<typeof createServer>>((done) => {
-          const server = createServer().listen(0, "127.0.0.1", () => done(server));
-        }),
-    ),
-  );
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => new Promise((done) => server.close(done))));
-  return ports;
-}
-
 async function stopAll(roles: readonly Role[]): Promise<void> {
-  await Promise.all(
-    roles.toReversed().map(async ({ process: child }) => {
-      if (child.exitCode !== null) return;
-      const exited = new Promise((done) => child.once("exit", done));
-      child.kill("SIGTERM");
-      const timer = setTimeout(() => child.kill("SIGKILL"), 10_000);
-      await exited;
-      clearTimeout(timer);
-    }),
-  );
+  await Promise.all(roles.map(({ process: running }) => running.stop()));
 }
 
 async function untilInterrupted(): Promise<void> {

@@ -1,0 +1,138 @@
+/**
+ * A role of Headpond (or any server) as a process of its own on loopback: started, awaited until it says that it is ready,
+ * stopped by pid. The quickstart, the tests and the benchmarks all start their clusters with it.
+ */
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
+import { fileURLToPath } from "node:url";
+
+export const headpondBin = fileURLToPath(new URL("../../bin/headpond", import.meta.url));
+
+const readyTimeoutMsDefault = 60_000;
+const stopTimeoutMs = 15_000;
+const keptLogBytes = 20_000;
+
+/** The first line that a role prints with `--json` (surface.md). */
+export type ReadyLine = {
+  readonly event: "ready";
+  readonly masters?: readonly string[];
+  readonly endpoints: Readonly<Record<string, string>>;
+  readonly workers?: readonly { readonly id: string; readonly place: string; readonly http: string }[];
+  readonly dir?: string;
+};
+
+export class ServerProcess {
+  readonly name: string;
+  readonly child: ChildProcess;
+  #log = "";
+
+  constructor(name: string, command: string, args: readonly string[], environment: NodeJS.ProcessEnv = process.env) {
+    this.name = name;
+    this.child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], env: environment });
+    this.child.stderr?.on("data", (chunk: Buffer) => {
+      this.#log = (this.#log + chunk.toString()).slice(-keptLogBytes);
+    });
+    this.child.on("error", () => {});
+  }
+
+  get pid(): number {
+    if (this.child.pid === undefined) throw new Error(`${this.name} did not start`);
+    return this.child.pid;
+  }
+
+  /** The end of what it wrote to stderr. */
+  get log(): string {
+    return this.#log;
+  }
+
+  get stdout(): Readable {
+    return this.child.stdout as Readable;
+  }
+
+  get hasExited(): boolean {
+    return this.child.exitCode !== null || this.child.signalCode !== null;
+  }
+
+  /** Whether the program exists and runs. */
+  async spawned(): Promise<boolean> {
+    if (this.child.pid !== undefined) return true;
+    return new Promise((done) => {
+      this.child.once("error", () => done(false));
+      this.child.once("spawn", () => done(true));
+    });
+  }
+
+  async stop(signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
+    if (this.hasExited) return;
+    const exited = once(this.child, "exit");
+    this.child.kill(signal);
+    const timer = setTimeout(() => this.child.kill("SIGKILL"), stopTimeoutMs);
+    await exited;
+    clearTimeout(timer);
+  }
+}
+
+export type StartedRole = { readonly process: ServerProcess; readonly ready: ReadyLine };
+
+/** Runs `headpond ARGS --json` and waits for its ready line; rejects with the end of its log if it ends before. */
+export async function startRole(
+  name: string,
+  args: readonly string[],
+  options: { readonly readyTimeoutMs?: number; readonly environment?: NodeJS.ProcessEnv } = {},
+): Promise<StartedRole> {
+  const { readyTimeoutMs = readyTimeoutMsDefault, environment } = options;
+  const running = new ServerProcess(name, process.execPath, [headpondBin, ...args, "--json"], environment);
+  const lines = createInterface({ input: running.stdout });
+  const ready = await new Promise<ReadyLine>((done, fail) => {
+    const timer = setTimeout(() => {
+      running.child.kill("SIGKILL");
+      fail(new Error(`${name} was not ready after ${readyTimeoutMs} ms:\n${running.log}`));
+    }, readyTimeoutMs);
+    lines.once("line", (line) => {
+      clearTimeout(timer);
+      try {
+        done(JSON.parse(line) as ReadyLine);
+      } catch (error) {
+        fail(error as Error);
+      }
+    });
+    running.child.once("exit", (code, signal) => {
+      clearTimeout(timer);
+      fail(new Error(`${name} ended with ${code ?? signal}:\n${running.log}`));
+    });
+  });
+  return { process: running, ready };
+}
+
+/** Writes `config` to `<directory>/<name>.yaml` and starts the role with it. */
+export async function startConfiguredRole(
+  name: string,
+  role: "master" | "worker",
+  directory: string,
+  config: object,
+): Promise<StartedRole> {
+  const file = join(directory, `${name}.yaml`);
+  // JSON is YAML.
+  await writeFile(file, JSON.stringify(config, undefined, 2));
+  return startRole(name, [role, "--config", file]);
+}
+
+/** Ports that were free a moment ago, all different. */
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer().listen(0, "127.0.0.1"));
+  await Promise.all(servers.map((server) => once(server, "listening")));
+  const ports = servers.map((server) => (server.address() as { port: number }).port);
+  await Promise.all(
+    servers.map((server) => {
+      server.close();
+      return once(server, "close");
+    }),
+  );
+  return ports;
+}
