@@ -42,7 +42,8 @@ export type OnFrame = (kind: number, id: number, buffer: Buffer, start: number, 
 
 export class FrameParser {
   readonly #onFrame: OnFrame;
-  readonly #maxFrameBytes: number;
+  /** Larger frames are refused. Small until the peer has introduced itself. */
+  maxFrameBytes: number;
   /** A frame of which more is to come (or, after a stop, whole frames). Holds `#heldBytes`. */
   #held: Buffer | undefined;
   #heldBytes = 0;
@@ -50,7 +51,7 @@ export class FrameParser {
 
   constructor(options: { readonly onFrame: OnFrame; readonly maxFrameBytes: number }) {
     this.#onFrame = options.onFrame;
-    this.#maxFrameBytes = options.maxFrameBytes;
+    this.maxFrameBytes = options.maxFrameBytes;
   }
 
   /** Bytes kept because their frame is not complete, or was not wanted yet. */
@@ -120,10 +121,10 @@ export class FrameParser {
     const length = bytes.readUInt32BE(position);
     if (length < headAfterLengthBytes)
       throw new HeadpondError("invalid", `a frame of ${length} bytes has no room for its head`);
-    if (length > this.#maxFrameBytes) {
+    if (length > this.maxFrameBytes) {
       throw new HeadpondError(
         "invalid",
-        `a frame of ${length} bytes is larger than the limit of ${this.#maxFrameBytes} bytes`,
+        `a frame of ${length} bytes is larger than the limit of ${this.maxFrameBytes} bytes`,
       );
     }
     return length;
@@ -135,15 +136,26 @@ export class FrameParser {
     return 4 + this.#frameLength(held, 0) - this.#heldBytes;
   }
 
-  /** Grows with the bytes that came, not with the length that was announced: that may be a lie. */
+  /** Room for a whole frame at once if it is not large; else it grows with what came: the length may be a lie. */
   #hold(bytes: Buffer): void {
     const needed = this.#heldBytes + bytes.length;
     if (this.#held === undefined || this.#held.length < needed) {
-      const larger = Buffer.allocUnsafe(Math.max(64, needed, 2 * (this.#held?.length ?? 0)));
+      const frameBytes = needed >= 4 && !this.#stopped ? this.#announcedBytes(bytes) : 0;
+      const wanted = Math.min(frameBytes, trustedFrameBytes);
+      const larger = Buffer.allocUnsafeSlow(Math.max(64, needed, wanted, 2 * (this.#held?.length ?? 0)));
       this.#held?.copy(larger, 0, 0, this.#heldBytes);
       this.#held = larger;
     }
     bytes.copy(this.#held, this.#heldBytes);
     this.#heldBytes = needed;
   }
+
+  /** The size of the frame that is held, or that begins with `bytes`. */
+  #announcedBytes(bytes: Buffer): number {
+    const head = this.#heldBytes >= 4 ? this.#held : bytes;
+    return head === undefined || head.length < 4 ? 0 : 4 + head.readUInt32BE(0);
+  }
 }
+
+/** So much is allocated on the word of a length that was announced. */
+const trustedFrameBytes = 256 * 1024;

@@ -404,7 +404,8 @@ export class Reader {
 
   #bytes(bytes: number): Uint8Array {
     this.#need(bytes);
-    const copy = new Uint8Array(bytes);
+    // Not zeroed: every byte is written at once.
+    const copy = new Uint8Array(Buffer.allocUnsafeSlow(bytes).buffer);
     copy.set(this.buffer.subarray(this.position, this.position + bytes));
     this.position += bytes;
     return copy;
