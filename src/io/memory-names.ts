@@ -29,7 +29,8 @@ export class MemoryFileNode {
 
   write(bytes: Uint8Array, position: number, nowMs: number): void {
     this.content.write(bytes, position);
-    this.#unsynced.push({ kind: "write", position, bytes: bytes.slice() });
+    // Not slice(): that of a Buffer is a view, and its owner goes on writing into it.
+    this.#unsynced.push({ kind: "write", position, bytes: new Uint8Array(bytes) });
     this.modifiedMs = nowMs;
   }
 

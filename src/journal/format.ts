@@ -33,4 +33,18 @@ export async function formatJournal(options: FormatJournalOptions): Promise<void
   await Wal.create({ disk, directory: walDirectory(directory), clusterId, segmentBytes });
   // Last: a directory without it was never formatted, whatever else a crash left there.
   await writeMeta(disk, directory, clusterId, clock.wallMs());
+  await syncParents(disk, directory);
+}
+
+/** Makes the directory's own name durable, and those above it, which may be new too. */
+async function syncParents(disk: Disk, directory: string): Promise<void> {
+  for (let end = directory.lastIndexOf("/"); end >= 0; end = directory.lastIndexOf("/", end - 1)) {
+    try {
+      await disk.syncDirectory(end === 0 ? "/" : directory.slice(0, end));
+    } catch (error) {
+      // What we may not open we did not make.
+      if ((error as { code?: unknown }).code !== "EACCES") throw error;
+    }
+    if (end === 0) return;
+  }
 }

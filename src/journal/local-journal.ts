@@ -207,13 +207,16 @@ export class LocalJournal<Result> implements Journal<Result> {
     this.#restTimer?.clear();
     this.#feed.close();
     this.#setRole("standby");
-    if (this.#failure === undefined && this.#machine.flush !== undefined) {
-      await this.#machine.flush();
-      await this.#trust?.markClean();
+    try {
+      if (this.#failure === undefined && this.#machine.flush !== undefined) {
+        await this.#machine.flush();
+        await this.#trust?.markClean();
+      }
+      await this.#wal?.close();
+    } finally {
+      this.#state = "closed";
+      await this.#lock?.release();
     }
-    await this.#wal?.close();
-    await this.#lock?.release();
-    this.#state = "closed";
   }
 
   async #recover(): Promise<void> {
