@@ -1,0 +1,96 @@
+/**
+ * A clock that stands still until a test moves it. Timers fire in the order of their due times, those due at the same
+ * time in the order in which they were set: the same test, the same order.
+ */
+
+import type { Clock, Timer } from "./clock.ts";
+
+type Entry = { readonly dueMs: number; readonly callback: () => void };
+
+export class ManualClock implements Clock {
+  #wallMs: number;
+  #monotonicMs = 0;
+  /** In the order in which they were set. */
+  readonly #entries = new Set<Entry>();
+
+  constructor(options: { readonly wallMs?: number } = {}) {
+    this.#wallMs = options.wallMs ?? Date.UTC(2026, 0, 1);
+  }
+
+  wallMs(): number {
+    return Math.floor(this.#wallMs);
+  }
+
+  monotonicMs(): number {
+    return this.#monotonicMs;
+  }
+
+  timer(durationMs: number, callback: () => void): Timer {
+    const entry: Entry = { dueMs: this.#monotonicMs + Math.max(0, durationMs), callback };
+    this.#entries.add(entry);
+    return { clear: () => void this.#entries.delete(entry) };
+  }
+
+  sleep(durationMs: number, signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) {
+        reject(signal.reason as Error);
+        return;
+      }
+      const onAbort = (): void => {
+        timer.clear();
+        reject(signal?.reason as Error);
+      };
+      const timer = this.timer(durationMs, () => {
+        signal?.removeEventListener("abort", onAbort);
+        resolve();
+      });
+      signal?.addEventListener("abort", onAbort, { once: true });
+    });
+  }
+
+  /** Timers and sleeps that are still to come. */
+  get pendingCount(): number {
+    return this.#entries.size;
+  }
+
+  /** Moves both clocks. Between two due times everything that became possible without the world outside happens first. */
+  async advance(durationMs: number): Promise<void> {
+    const endMs = this.#monotonicMs + durationMs;
+    await settle();
+    while (this.#fireNext(endMs)) await settle();
+    this.#moveTo(endMs);
+  }
+
+  /** As `advance`, for callers that use timers only: promises get no turn in between. */
+  advanceSync(durationMs: number): void {
+    const endMs = this.#monotonicMs + durationMs;
+    while (this.#fireNext(endMs)) {}
+    this.#moveTo(endMs);
+  }
+
+  /** Somebody sets the wall clock, forwards or back; the monotonic one does not care. */
+  jumpWall(byMs: number): void {
+    this.#wallMs += byMs;
+  }
+
+  #fireNext(endMs: number): boolean {
+    let next: Entry | undefined;
+    for (const entry of this.#entries) if (next === undefined || entry.dueMs < next.dueMs) next = entry;
+    if (next === undefined || next.dueMs > endMs) return false;
+    this.#entries.delete(next);
+    this.#moveTo(Math.max(next.dueMs, this.#monotonicMs));
+    next.callback();
+    return true;
+  }
+
+  #moveTo(monotonicMs: number): void {
+    this.#wallMs += monotonicMs - this.#monotonicMs;
+    this.#monotonicMs = monotonicMs;
+  }
+}
+
+/** Lets all promises that can go on do so. */
+function settle(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
