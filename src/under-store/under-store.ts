@@ -196,11 +196,12 @@ export function unwrapCaller(error: unknown): unknown {
   return error instanceof CallerError ? error.cause : error;
 }
 
-/** Hands `chunk` over and waits until it is taken. Throws `CallerError`. */
-export async function handOver(onChunk: ReadOptions["onChunk"], chunk: Uint8Array): Promise<void> {
+/** Hands `chunk` over; a promise if it is not taken at once. Fails with `CallerError`. */
+export function handOver(onChunk: ReadOptions["onChunk"], chunk: Uint8Array): void | Promise<void> {
   try {
-    const taken = onChunk(chunk);
-    if (taken !== undefined) await taken;
+    return onChunk(chunk)?.catch((error: unknown) => {
+      throw new CallerError(error);
+    });
   } catch (error) {
     throw new CallerError(error);
   }
