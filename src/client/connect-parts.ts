@@ -1,0 +1,79 @@
+/** From the options of `connect` to the parts of a client in the real world: the one place where the SDK chooses its doors. */
+
+import type { WorkerAddress } from "../base/cluster.ts";
+import { HeadpondError } from "../base/errors.ts";
+import { parsePlace } from "../base/place.ts";
+import type { Clock } from "../io/clock.ts";
+import { HttpClient } from "../io/http-client.ts";
+import { type Logger, silentLogger } from "../io/logger.ts";
+import type { Network } from "../io/network.ts";
+import { NodeClock } from "../io/node-clock.ts";
+import { TcpNetwork } from "../io/tcp-network.ts";
+import { RpcClient } from "../rpc/client.ts";
+import { masterService } from "../rpc/master-service.ts";
+import { parseAddress } from "./address.ts";
+import type { ClientParts } from "./client.ts";
+import { WorkerDataPort } from "./worker-data-port.ts";
+
+export type ConnectOptions = {
+  /** `host:port` of the masters' RPC, in any order; or all of them in one text, separated by commas. */
+  readonly masters: readonly string[] | string;
+  /** Not served yet: refused. */
+  readonly token?: string;
+  /** Not served yet: refused. */
+  readonly tls?: unknown;
+  /** Where this program runs, `cloud/region/zone/host`: its own host's worker is asked first, then near ones. */
+  readonly place?: string;
+  /** False: talk to the first master only and follow no redirect (tools, tests). */
+  readonly follow?: boolean;
+  /** When no master can be reached, answer reads from the last known answers instead of failing. Off by default. */
+  readonly staleOnUnavailable?: boolean;
+  /** This worker before all others: a gateway's own. */
+  readonly preferredWorker?: WorkerAddress;
+  /** What the masters call this client in their logs. */
+  readonly clientName?: string;
+  readonly logger?: Logger;
+  readonly clock?: Clock;
+  readonly network?: Network;
+};
+
+export function connectParts(options: ConnectOptions): ClientParts {
+  if (options.tls !== undefined) {
+    throw new HeadpondError(
+      "unsupported",
+      "tls is not served yet: leave it out, and keep the cluster on a private network",
+    );
+  }
+  if (options.token !== undefined) {
+    throw new HeadpondError(
+      "unsupported",
+      "token is not served yet: leave it out, and keep the cluster on a private network",
+    );
+  }
+  const { masters } = options;
+  const texts = typeof masters === "string" ? masters.split(",") : masters;
+  const addresses = texts.filter((text) => text.trim() !== "").map(parseAddress);
+  const [first] = addresses;
+  if (first === undefined) throw new HeadpondError("invalid", "masters is empty: name at least one host:port");
+  const clock = options.clock ?? new NodeClock();
+  const network = options.network ?? new TcpNetwork();
+  const logger = options.logger ?? silentLogger;
+  const clientName = options.clientName ?? "headpond-sdk";
+  return {
+    masters: new RpcClient({
+      network,
+      address: first,
+      service: masterService,
+      self: { software: "headpond", role: "client", name: clientName },
+      clock,
+      logger,
+    }),
+    dataPort: new WorkerDataPort({ http: new HttpClient({ clock }), network, clock, logger }),
+    clock,
+    logger,
+    clientName,
+    place: options.place === undefined ? undefined : parsePlace(options.place),
+    preferredWorker: options.preferredWorker,
+    staleOnUnavailable: options.staleOnUnavailable,
+  };
+}
