@@ -11,7 +11,9 @@ export type MortalDisk = {
   readonly kill: () => Promise<void>;
 };
 
-export function mortalDisk(real: Disk): MortalDisk {
+/** `operations`: how many it lives to begin. */
+export function mortalDisk(real: Disk, operations = Number.POSITIVE_INFINITY): MortalDisk {
+  let left = operations;
   let dead = false;
   const files = new Set<DiskFile>();
   const locks = new Set<DiskLock>();
@@ -22,6 +24,7 @@ export function mortalDisk(real: Disk): MortalDisk {
         const value: unknown = Reflect.get(of, key, of);
         if (typeof value !== "function") return value;
         return (...args: readonly unknown[]): unknown => {
+          if (left-- <= 0) dead = true;
           if (dead && String(key).endsWith("Sync")) throw fate();
           if (dead) return Promise.reject(fate());
           const result: unknown = Reflect.apply(value, of, args);
