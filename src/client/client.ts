@@ -28,7 +28,7 @@ import {
   masterService,
   type SyncProgress,
 } from "../rpc/master-service.ts";
-import type { ReplyOf } from "../rpc/method.ts";
+import type { Method, ReplyOf } from "../rpc/method.ts";
 import { type ConnectOptions, connectParts } from "./connect-parts.ts";
 import type { DataPort } from "./data-port.ts";
 import { HeadpondFile } from "./file.ts";
@@ -146,7 +146,7 @@ export class HeadpondClient implements AsyncDisposable {
   }
 
   async mounts(options: CallOptions = {}): Promise<readonly MountInfo[]> {
-    return (await this.#masters.call(methods.mounts, {}, options)).mounts;
+    return (await this.#read(methods.mounts, {}, options)).mounts;
   }
 
   // The namespace.
@@ -160,10 +160,7 @@ export class HeadpondClient implements AsyncDisposable {
 
   async stat(path: string, options: ReadOptions = {}): Promise<FileStatus> {
     const request = { path, ...defined({ consistency: options.consistency }) };
-    return this.#lastKnown(
-      `stat ${path}`,
-      async () => (await this.#masters.call(methods.stat, request, options)).status,
-    );
+    return this.#lastKnown(`stat ${path}`, async () => (await this.#read(methods.stat, request, options)).status);
   }
 
   /** Children in the order of their names, or the whole tree, depth first. */
@@ -232,7 +229,7 @@ export class HeadpondClient implements AsyncDisposable {
   async open(path: string, options: ReadOptions = {}): Promise<HeadpondFile> {
     const request = { path, ...defined({ consistency: options.consistency }) };
     const { file, holders, workers } = await this.#lastKnown(`open ${path}`, () =>
-      this.#masters.call(methods.open, request, options),
+      this.#read(methods.open, request, options),
     );
     this.#workers = workers;
     return this.#file(file, { holders, workers: workers.workers });
@@ -245,7 +242,7 @@ export class HeadpondClient implements AsyncDisposable {
 
   /** Which live workers hold anything of this content. `not-found` when the masters do not know it any more. */
   async holders(id: FileVersionId, options: CallOptions = {}): Promise<readonly WorkerId[]> {
-    const reply = await this.#lastKnown(`describe ${id}`, () => this.#masters.call(methods.describe, { id }, options));
+    const reply = await this.#lastKnown(`describe ${id}`, () => this.#read(methods.describe, { id }, options));
     return reply.holders;
   }
 
@@ -264,11 +261,11 @@ export class HeadpondClient implements AsyncDisposable {
   }
 
   location(path: string, options: CallOptions = {}): Promise<ReplyOf<typeof methods.location>> {
-    return this.#masters.call(methods.location, { path }, options);
+    return this.#read(methods.location, { path }, options);
   }
 
   async workers(options: CallOptions = {}): Promise<WorkerList> {
-    this.#workers = await this.#masters.call(methods.workers, {}, options);
+    this.#workers = await this.#read(methods.workers, {}, options);
     return this.#workers;
   }
 
@@ -276,7 +273,7 @@ export class HeadpondClient implements AsyncDisposable {
 
   planLoad(path: string, options: LoadOptions = {}): Promise<LoadPlan> {
     const { to = "all", priority, pin } = options;
-    return this.#masters.call(methods.planLoad, { path, to, ...defined({ priority, pin }) }, options);
+    return this.#read(methods.planLoad, { path, to, ...defined({ priority, pin }) }, options);
   }
 
   /** Starts to bring a tree onto workers; `job.progress()` tells how it goes. */
@@ -289,16 +286,17 @@ export class HeadpondClient implements AsyncDisposable {
 
   /** Drops the cached bytes of a tree from all workers, pinned ones excepted. */
   free(path: string, options: CallOptions = {}): Promise<ReplyOf<typeof methods.free>> {
-    return this.#masters.call(methods.free, { path }, options);
+    // Freed twice is freed once.
+    return this.#masters.call(methods.free, { path }, { ...options, retryUnknown: true });
   }
 
   /** The newest first. */
   async jobs(options: CallOptions & { readonly limit?: number } = {}): Promise<readonly JobStatus[]> {
-    return (await this.#masters.call(methods.jobs, defined({ limit: options.limit }), options)).jobs;
+    return (await this.#read(methods.jobs, defined({ limit: options.limit }), options)).jobs;
   }
 
   job(id: JobId, options: CallOptions = {}): Promise<JobStatus> {
-    return this.#masters.call(methods.job, { id }, options);
+    return this.#read(methods.job, { id }, options);
   }
 
   watchJob(
@@ -322,7 +320,7 @@ export class HeadpondClient implements AsyncDisposable {
     const { path, limit } = options;
     return this.#lastKnown(
       `models ${path ?? ""} ${limit ?? ""}`,
-      async () => (await this.#masters.call(methods.models, defined({ path, limit }), options)).models,
+      async () => (await this.#read(methods.models, defined({ path, limit }), options)).models,
       (models) => models.length,
     );
   }
@@ -331,7 +329,7 @@ export class HeadpondClient implements AsyncDisposable {
   async revision(path: string, revision = "main", options: CallOptions = {}): Promise<Revision> {
     return this.#lastKnown(
       `revision ${revision} ${path}`,
-      () => this.#masters.call(methods.revision, { path, revision }, options),
+      () => this.#read(methods.revision, { path, revision }, options),
       (answer) => answer.files.length,
     );
   }
@@ -353,15 +351,15 @@ export class HeadpondClient implements AsyncDisposable {
   }
 
   cluster(options: CallOptions = {}): Promise<ClusterStatus> {
-    return this.#masters.call(methods.clusterStatus, {}, options);
+    return this.#read(methods.clusterStatus, {}, options);
   }
 
   serverInfo(options: CallOptions = {}): Promise<ReplyOf<typeof methods.serverInfo>> {
-    return this.#masters.call(methods.serverInfo, {}, options);
+    return this.#read(methods.serverInfo, {}, options);
   }
 
   journalStatus(options: CallOptions = {}): Promise<ReplyOf<typeof methods.journalStatus>> {
-    return this.#masters.call(methods.journalStatus, {}, options);
+    return this.#read(methods.journalStatus, {}, options);
   }
 
   journalCheckpoint(options: CallOptions = {}): Promise<ReplyOf<typeof methods.journalCheckpoint>> {
@@ -369,7 +367,7 @@ export class HeadpondClient implements AsyncDisposable {
   }
 
   journalVerify(options: CallOptions = {}): Promise<ReplyOf<typeof methods.journalVerify>> {
-    return this.#masters.call(methods.journalVerify, {}, options);
+    return this.#read(methods.journalVerify, {}, options);
   }
 
   /** Ends the session and all connections. */
@@ -380,6 +378,14 @@ export class HeadpondClient implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  #read<Request, Reply>(
+    method: Method<Request, Reply>,
+    request: NoInfer<Request>,
+    options: CallOptions,
+  ): Promise<Reply> {
+    return this.#masters.call(method, request, { ...options, readOnly: true });
   }
 
   #file(file: FileDescriptor, whereabouts: Whereabouts): HeadpondFile {
@@ -400,7 +406,7 @@ export class HeadpondClient implements AsyncDisposable {
   async #locate(id: FileVersionId, signal: AbortSignal | undefined): Promise<Whereabouts> {
     const options = { timeoutMs: locateTimeoutMs, ...defined({ signal }) };
     const [{ holders }, { workers }] = await Promise.all([
-      this.#masters.call(methods.describe, { id }, options),
+      this.#read(methods.describe, { id }, options),
       this.workers(options),
     ]);
     return { holders, workers };

@@ -9,9 +9,8 @@ import { type Logger, silentLogger } from "../io/logger.ts";
 import type { Network } from "../io/network.ts";
 import { NodeClock } from "../io/node-clock.ts";
 import { TcpNetwork } from "../io/tcp-network.ts";
-import { RpcClient } from "../rpc/client.ts";
+import { ClusterClient, parseAddress } from "../rpc/cluster-client.ts";
 import { masterService } from "../rpc/master-service.ts";
-import { parseAddress } from "./address.ts";
 import type { ClientParts } from "./client.ts";
 import { WorkerDataPort } from "./worker-data-port.ts";
 
@@ -52,17 +51,17 @@ export function connectParts(options: ConnectOptions): ClientParts {
   }
   const { masters } = options;
   const texts = typeof masters === "string" ? masters.split(",") : masters;
-  const addresses = texts.filter((text) => text.trim() !== "").map(parseAddress);
-  const [first] = addresses;
-  if (first === undefined) throw new HeadpondError("invalid", "masters is empty: name at least one host:port");
+  const addresses = texts.filter((text) => text.trim() !== "").map((text) => parseAddress(text.trim()));
+  if (addresses.length === 0) throw new HeadpondError("invalid", "masters is empty: name at least one host:port");
   const clock = options.clock ?? new NodeClock();
   const network = options.network ?? new TcpNetwork();
   const logger = options.logger ?? silentLogger;
   const clientName = options.clientName ?? "headpond-sdk";
   return {
-    masters: new RpcClient({
+    masters: new ClusterClient({
       network,
-      address: first,
+      addresses,
+      follow: options.follow ?? true,
       service: masterService,
       self: { software: "headpond", role: "client", name: clientName },
       clock,

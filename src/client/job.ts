@@ -24,7 +24,7 @@ export class LoadJob {
   }
 
   status(options?: CallOptions): Promise<JobStatus> {
-    return this.#masters.call(masterService.methods.job, { id: this.id }, options);
+    return this.#masters.call(masterService.methods.job, { id: this.id }, { ...options, readOnly: true });
   }
 
   /** Where the job is, about every `intervalMs`, until it has ended; the last status is the final one. */

@@ -8,13 +8,24 @@ export type CallOptions = {
   readonly timeoutMs?: number;
 };
 
+export type MasterCallOptions = CallOptions & {
+  /** The same request may be sent again when it is not known whether it took effect. */
+  readonly retryUnknown?: boolean;
+  /** It changes nothing: it may be sent again, and its outcome is never unknown. */
+  readonly readOnly?: boolean;
+};
+
 export interface MasterCalls {
   /** One request, one reply; sent again, unchanged, across reconnects and redirects. */
-  call<Request, Reply>(method: Method<Request, Reply>, request: Request, options?: CallOptions): Promise<Reply>;
+  call<Request, Reply>(
+    method: Method<Request, Reply>,
+    request: NoInfer<Request>,
+    options?: MasterCallOptions,
+  ): Promise<Reply>;
   /** One request, items until the server ends. Leaving the loop cancels it. */
   openStream<Request, Item>(
     method: StreamMethod<Request, Item>,
-    request: Request,
+    request: NoInfer<Request>,
     options?: CallOptions,
   ): AsyncIterable<Item>;
   close(): Promise<void>;

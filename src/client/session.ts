@@ -70,7 +70,7 @@ export class Session {
     const { session, sequence } = await within(this.#number(), this.#clock, options, `session for ${method.name}`);
     const origin: Origin = { sessionId: session.id, sequence, acknowledged: session.sequences.acknowledged };
     try {
-      return await this.#masters.call(method, { ...request, origin } as Request, options);
+      return await this.#masters.call(method, { ...request, origin } as Request, { ...options, retryUnknown: true });
     } catch (error) {
       // The masters answer `unknown` to a request of an expired session: find out before the next change is sent.
       if (isHeadpondError(error, "unknown-outcome")) this.#suspect(session);
@@ -126,7 +126,12 @@ export class Session {
   async #open(): Promise<Opened> {
     const provenMs = this.#clock.monotonicMs();
     const { openSession } = masterService.methods;
-    const { sessionId, expiresAfterMs } = await this.#masters.call(openSession, { client: this.#clientName });
+    const { sessionId, expiresAfterMs } = await this.#masters.call(
+      openSession,
+      { client: this.#clientName },
+      // One that nobody knows of expires by itself.
+      { retryUnknown: true },
+    );
     const session: Opened = {
       id: sessionId,
       sequences: new Watermark(outstandingChangesMax),
@@ -167,7 +172,7 @@ export class Session {
       const { expiresAfterMs } = await this.#masters.call(
         masterService.methods.keepSession,
         { sessionId: session.id, acknowledged: session.sequences.acknowledged },
-        { timeoutMs: Math.max(1000, session.expiresAfterMs * keepAlivePart) },
+        { timeoutMs: Math.max(1000, session.expiresAfterMs * keepAlivePart), readOnly: true },
       );
       session.provenMs = sentMs;
       session.expiresAfterMs = expiresAfterMs;

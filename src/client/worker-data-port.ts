@@ -10,8 +10,8 @@ import type { HttpClientResponse } from "../io/http-client-response.ts";
 import type { Logger } from "../io/logger.ts";
 import type { Network } from "../io/network.ts";
 import { RpcClient } from "../rpc/client.ts";
+import { parseAddress } from "../rpc/cluster-client.ts";
 import { workerService } from "../rpc/worker-service.ts";
-import { parseAddress } from "./address.ts";
 import type { DataPort, DataRange, ObjectPut, WrittenObject } from "./data-port.ts";
 import { Handover } from "./handover.ts";
 import { cancellation } from "./within.ts";
@@ -91,12 +91,12 @@ export class WorkerDataPort implements DataPort {
   async read(range: Omit<DataRange, "whole">): Promise<Uint8Array> {
     const { address, id, position, length, signal } = range;
     const client = this.#rpcClient(address);
-    const { bytes } = await client.call(
-      workerService.methods.read,
-      { id, position, length },
-      { timeoutMs: readTimeoutMs, signal },
-    );
-    return bytes;
+    const options = { timeoutMs: readTimeoutMs, signal };
+    try {
+      return (await client.call(workerService.methods.read, { id, position, length }, options)).bytes;
+    } catch (error) {
+      throw asGone(toHeadpondError(error));
+    }
   }
 
   async put(object: ObjectPut): Promise<WrittenObject> {
@@ -203,11 +203,18 @@ async function answeredError(response: HttpClientResponse, what: string): Promis
   const known = error.code !== "internal" || (document as { code?: unknown } | undefined)?.code === "internal";
   const code = known ? error.code : codeOfStatus(response.status);
   const details = retryAfterMs > 0 ? { retryAfterMs, ...error.details } : error.details;
-  return new HeadpondError(code, known ? error.message : `${what}: HTTP status ${response.status}`, {
+  const failure = new HeadpondError(code, known ? error.message : `${what}: HTTP status ${response.status}`, {
     outcome: error.outcome,
     ...(known ? { retryable: error.retryable } : {}),
     ...(details === undefined ? {} : { details }),
   });
+  return asGone(failure);
+}
+
+/** A worker says of content that it can have no more that its version does not match, and that it is gone. */
+function asGone(error: HeadpondError): HeadpondError {
+  if (error.code !== "version-mismatch" || error.details?.["gone"] !== true) return error;
+  return new HeadpondError("compacted", error.message, { cause: error });
 }
 
 function codeOfStatus(status: number): "not-found" | "compacted" | "overloaded" | "unavailable" {
