@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { ManualClock } from "../io/manual-clock.ts";
 import { LeaderClock } from "./leader-clock.ts";
-import { ManualClock } from "./manual-clock.test-support.ts";
 
 describe("leader clock", () => {
   it("follows a wall clock that agrees with the monotonic one", () => {
     const clock = new ManualClock({ wallMs: 1_000_000 });
     const leader = new LeaderClock({ clock });
-    clock.advance(5000);
+    clock.advanceSync(5000);
     assert.equal(leader.nowMs(), 1_005_000);
   });
 
@@ -18,7 +18,7 @@ describe("leader clock", () => {
     for (const jumpMs of [-500, -3_600_000, 7_200_000, -10, 400, -9e8]) {
       clock.jumpWall(jumpMs);
       for (let i = 0; i < 10; i++) {
-        clock.advance(7);
+        clock.advanceSync(7);
         const now = leader.nowMs();
         assert.ok(now >= last, `${now} after ${last}`);
         last = now;
@@ -31,7 +31,7 @@ describe("leader clock", () => {
     const leader = new LeaderClock({ clock });
     clock.jumpWall(3_600_000);
     for (let s = 0; s < 60; s++) {
-      clock.advance(1000);
+      clock.advanceSync(1000);
       leader.nowMs();
     }
     const passed = leader.nowMs() - 1_000_000;
@@ -44,7 +44,7 @@ describe("leader clock", () => {
     const leader = new LeaderClock({ clock });
     clock.jumpWall(60_000);
     for (let s = 0; s < 700; s++) {
-      clock.advance(1000);
+      clock.advanceSync(1000);
       leader.nowMs();
     }
     assert.equal(leader.nowMs(), 1_000_000 + 60_000 + 700_000);
@@ -56,7 +56,7 @@ describe("leader clock", () => {
     const leader = new LeaderClock({ clock });
     leader.begin(5_000_000);
     assert.ok(leader.nowMs() >= 5_000_000);
-    clock.advance(10_000);
+    clock.advanceSync(10_000);
     const now = leader.nowMs();
     assert.ok(now >= 5_008_999 && now <= 5_010_000, "time does not stand still until the wall clock has caught up");
   });

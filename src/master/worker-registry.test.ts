@@ -4,8 +4,8 @@ import type { Holding, WorkerOrder } from "../base/cluster.ts";
 import type { FileVersionId, WorkerId } from "../base/ids.ts";
 import type { Place } from "../base/place.ts";
 import { silentLogger } from "../io/logger.ts";
+import { ManualClock } from "../io/manual-clock.ts";
 import { BlockMap } from "./block-map.ts";
-import { ManualClock } from "./manual-clock.test-support.ts";
 import { type Attach, type OrderSink, WorkerRegistry } from "./worker-registry.ts";
 
 const welcome: WorkerOrder = { kind: "welcome", clusterId: "c" as never, leader: true };
@@ -96,14 +96,14 @@ describe("worker registry", () => {
     const sink = new Sink();
     registry.attach(attachOf("w1"), sink, welcome);
     report(registry, "w1", ["1-1"]);
-    clock.advance(10_000);
+    clock.advanceSync(10_000);
     registry.tick();
     assert.equal(registry.get("w1" as WorkerId)?.state, "live", "the stream is there, silence is no loss yet");
     registry.detach("w1" as WorkerId, sink);
-    clock.advance(4999);
+    clock.advanceSync(4999);
     registry.tick();
     assert.equal(map.versionCount, 1);
-    clock.advance(2);
+    clock.advanceSync(2);
     registry.tick();
     assert.deepEqual(events, ["live w1", "lost w1"]);
     assert.equal(map.versionCount, 0);
