@@ -27,53 +27,48 @@ export function xxh64BigInt(bytes: Uint8Array): bigint {
 
 /** xxh64 of a stream. Any number may be open at once: they take turns on one WebAssembly instance. */
 export class Xxh64 {
-  /** The state while another hash has the engine; the start state until the first update. */
-  #saved: Uint8Array | undefined;
+  readonly #stream: EngineStream = { saved: undefined };
 
   update(bytes: Uint8Array): this {
-    this.#takeEngine();
+    takeEngine(this.#stream);
     engine.update(bytes);
     return this;
   }
 
   /** Of everything so far; more may follow. */
   hex(): string {
-    this.#takeEngine();
-    return Buffer.from(this.#digest()).toString("hex");
+    return Buffer.from(this.bytes()).toString("hex");
   }
 
   bytes(): Uint8Array {
-    this.#takeEngine();
-    return this.#digest();
-  }
-
-  #digest(): Uint8Array {
-    // The engine forgets its state with the digest: this hash goes on from the copy.
-    this.#saved = engine.save();
-    engineUser = undefined;
+    takeEngine(this.#stream);
+    // The engine forgets its state with the digest: this stream goes on from the copy.
+    leaveEngine();
     return engine.digest("binary");
-  }
-
-  #takeEngine(): void {
-    if (engineUser === this) return;
-    engineUser?.release();
-    if (this.#saved === undefined) engine.init();
-    else engine.load(this.#saved);
-    engineUser = this;
-  }
-
-  /** Called when another hash wants the engine. */
-  release(): void {
-    this.#saved = engine.save();
-    engineUser = undefined;
   }
 }
 
+/** `saved`: the state while another stream has the engine; absent before the first update. */
+type EngineStream = { saved: Uint8Array | undefined };
+
 /** The stream whose state is in the engine now. */
-let engineUser: Xxh64 | undefined;
+let engineUser: EngineStream | undefined;
+
+function takeEngine(stream: EngineStream): void {
+  if (engineUser === stream) return;
+  leaveEngine();
+  if (stream.saved === undefined) engine.init();
+  else engine.load(stream.saved);
+  engineUser = stream;
+}
+
+function leaveEngine(): void {
+  if (engineUser !== undefined) engineUser.saved = engine.save();
+  engineUser = undefined;
+}
 
 function hashWhole(bytes: Uint8Array): IHasher {
-  engineUser?.release();
+  leaveEngine();
   return engine.init().update(bytes);
 }
 

@@ -56,8 +56,7 @@ export class HttpClientConnection {
         return;
       }
       const target = { host: origin.host, port: origin.port };
-      let connection: HttpClientConnection | undefined;
-      const onBytes = (bytes: Uint8Array): boolean => connection?.receive(bytes) ?? false;
+      const onBytes = (bytes: Uint8Array): boolean => opened.receive(bytes);
       let socket: net.Socket;
       if (origin.secure) {
         const servername = net.isIP(origin.host) === 0 ? { servername: origin.host } : {};
@@ -70,13 +69,13 @@ export class HttpClientConnection {
         const callback = (count: number): boolean => onBytes(buffer.subarray(0, count));
         socket = net.connect({ ...target, onread: { buffer, callback } });
       }
-      connection = new HttpClientConnection(origin, socket);
+      const opened = new HttpClientConnection(origin, socket);
       const onAbort = (): void => {
         socket.destroy();
         reject(signal?.reason as Error);
       };
       signal?.addEventListener("abort", onAbort, { once: true });
-      connection.use({
+      opened.use({
         onBytes: () => 0,
         paused: () => false,
         onClose: (error) => {
@@ -86,7 +85,6 @@ export class HttpClientConnection {
           reject(new HeadpondError("unavailable", message, { cause: error }));
         },
       });
-      const opened = connection;
       socket.once(origin.secure ? "secureConnect" : "connect", () => {
         signal?.removeEventListener("abort", onAbort);
         opened.free();
