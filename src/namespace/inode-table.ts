@@ -307,13 +307,21 @@ export class InodeTable {
 
   #inherit(directory: Inode): void {
     if (directory.inheritedEpoch === this.epoch) return;
-    const parent = directory.parentId === 0 ? undefined : this.get(directory.parentId);
-    if (parent !== undefined) this.#inherit(parent);
-    directory.inheritedMountId =
-      directory.mountId !== 0 ? directory.mountId : (parent?.inheritedMountId ?? (0 as MountId));
-    directory.inheritedPinId = directory.pinned ? directory.id : (parent?.inheritedPinId ?? 0);
-    directory.inheritedReplicasId = directory.replicasMax !== 0 ? directory.id : (parent?.inheritedReplicasId ?? 0);
-    directory.inheritedEpoch = this.epoch;
+    // Without recursion: renames can nest directories deeper than any path that names them.
+    const stale: Inode[] = [];
+    let at: Inode | undefined = directory;
+    while (at !== undefined && at.inheritedEpoch !== this.epoch) {
+      stale.push(at);
+      at = at.parentId === 0 ? undefined : this.get(at.parentId);
+    }
+    for (let i = stale.length - 1; i >= 0; i--) {
+      const inode = stale[i] as Inode;
+      const parent: Inode | undefined = i === stale.length - 1 ? at : stale[i + 1];
+      inode.inheritedMountId = inode.mountId !== 0 ? inode.mountId : (parent?.inheritedMountId ?? (0 as MountId));
+      inode.inheritedPinId = inode.pinned ? inode.id : (parent?.inheritedPinId ?? 0);
+      inode.inheritedReplicasId = inode.replicasMax !== 0 ? inode.id : (parent?.inheritedReplicasId ?? 0);
+      inode.inheritedEpoch = this.epoch;
+    }
   }
 
   #nameKey(directoryId: number, name: string): Buffer {

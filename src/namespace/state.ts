@@ -31,6 +31,7 @@ export type Header = {
   nextMountId: number;
   nextSessionId: number;
   nextJobId: number;
+  nextIntentId: number;
   /** Inodes, also those of removed trees that are not reclaimed yet. */
   fileCount: number;
   directoryCount: number;
@@ -152,6 +153,7 @@ function emptyHeader(): Header {
     nextMountId: 1,
     nextSessionId: 1,
     nextJobId: 1,
+    nextIntentId: 1,
     fileCount: 0,
     directoryCount: 1,
     sizeBytes: 0,

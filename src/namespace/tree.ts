@@ -1,0 +1,253 @@
+/**
+ * Paths, and the elementary changes of the tree that all commands are made of: add, move, detach, free. They keep parents'
+ * versions, counts and times, and the cache of resolved paths.
+ */
+
+import type { InodeId, MountId } from "../base/ids.ts";
+import { joinPath, type Path, pathNames, parentPath as pathParent, rootPath } from "../base/path.ts";
+import type { Failed } from "./command.ts";
+import { fail, nameProblem, pathProblem, quote } from "./failure.ts";
+import { Inode } from "./inode.ts";
+import { detachedPrefix, keptVersionPrefix, revisionPrefix, rowKey, ttlPrefix } from "./keys.ts";
+import { Registry } from "./registry.ts";
+import type { State } from "./state.ts";
+
+export type NewInode = { readonly mode: number; readonly owner: string; readonly group: string };
+
+export class Tree {
+  readonly state: State;
+  readonly registry: Registry;
+  readonly #cachedPathsMax: number;
+  /** Paths resolved lately, in two generations: when the young one is full it becomes the old one. */
+  #paths = new Map<Path, Inode>();
+  #oldPaths = new Map<Path, Inode>();
+  pathHits = 0;
+
+  constructor(state: State, cachedPathsMax: number) {
+    this.state = state;
+    this.registry = new Registry(state.rows);
+    this.#cachedPathsMax = Math.ceil(cachedPathsMax / 2);
+  }
+
+  resolve(path: Path): Inode | undefined {
+    const cached = this.#cached(path);
+    if (cached !== undefined) return cached;
+    if (path === rootPath) return this.state.root;
+    const slash = path.lastIndexOf("/");
+    const parent = this.resolve((slash === 0 ? "/" : path.slice(0, slash)) as Path);
+    if (parent === undefined || !parent.isDirectory) return undefined;
+    const inode = this.state.inodes.child(parent, path.slice(slash + 1));
+    if (inode !== undefined) this.#remember(path, inode);
+    return inode;
+  }
+
+  directory(path: Path): Inode | undefined {
+    const inode = this.resolve(path);
+    return inode?.isDirectory === true ? inode : undefined;
+  }
+
+  /** Why `path`, which does not resolve to what was wanted, does not. */
+  missing(path: Path): Failed {
+    let at: Path = rootPath;
+    for (const name of pathNames(path)) {
+      const inode = this.resolve(at);
+      if (inode === undefined) break;
+      if (!inode.isDirectory)
+        return fail("not-a-directory", `${quote(at)} is a file: ${quote(path)} cannot be below it`);
+      at = joinPath(at, name);
+    }
+    const inode = this.resolve(at);
+    if (inode !== undefined) return fail("not-a-directory", `${quote(path)} is a file`);
+    return fail(
+      "not-found",
+      at === path ? `no such path: ${quote(path)}` : `no such path: ${quote(path)} (${quote(at)} is missing)`,
+    );
+  }
+
+  /** Where an inode is; undefined once it or something above it was removed. */
+  pathOf(inode: Inode): Path | undefined {
+    if (inode.id === 1) return rootPath;
+    let path = "";
+    let at: Inode | undefined = inode;
+    while (at !== undefined && at.id !== 1) {
+      if (at.parentId === 0) return undefined;
+      path = `/${at.name}${path}`;
+      at = this.state.inodes.get(at.parentId);
+    }
+    return at === undefined ? undefined : (path as Path);
+  }
+
+  parentOf(inode: Inode): Inode | undefined {
+    return inode.parentId === 0 ? undefined : this.state.inodes.get(inode.parentId);
+  }
+
+  /** The mount that holds an inode (a mount point is held by its own). */
+  mountIdOf(inode: Inode): MountId {
+    if (inode.isDirectory) return this.state.inodes.mountIdBelow(inode);
+    const parent = this.parentOf(inode);
+    return parent === undefined ? (0 as MountId) : this.state.inodes.mountIdBelow(parent);
+  }
+
+  /** Makes what is missing of `path`, as directories. */
+  makeDirectories(path: Path, like: NewInode): Inode | Failed {
+    const existing = this.resolve(path);
+    if (existing !== undefined) {
+      return existing.isDirectory ? existing : fail("not-a-directory", `${quote(path)} is a file`);
+    }
+    const problem = pathProblem(path);
+    if (problem !== undefined) return fail("invalid", problem);
+    const names = pathNames(path);
+    // All names are checked first: a refused command leaves nothing behind.
+    for (const name of names) {
+      const wrong = nameProblem(name);
+      if (wrong !== undefined) return fail("invalid", wrong);
+    }
+    let at: Path = rootPath;
+    let directory = this.state.root;
+    for (const name of names) {
+      const child = this.state.inodes.child(directory, name);
+      at = joinPath(at, name);
+      if (child === undefined) directory = this.add(directory, name, true, like);
+      else if (child.isDirectory) directory = child;
+      else return fail("not-a-directory", `${quote(at)} is a file: ${quote(path)} cannot be below it`);
+    }
+    return directory;
+  }
+
+  /** A new inode under a name that is free and was checked. The caller sets what else it needs at once. */
+  add(parent: Inode, name: string, isDirectory: boolean, like: NewInode): Inode {
+    const { inodes, header } = this.state;
+    const inode = new Inode(this.state.newInodeId(), isDirectory);
+    inode.parentId = parent.id;
+    inode.name = name;
+    inode.version = header.version;
+    inode.mode = like.mode;
+    inode.owner = like.owner;
+    inode.group = like.group;
+    inode.createdMs = header.nowMs;
+    inode.modifiedMs = header.nowMs;
+    if (isDirectory) header.directoryCount++;
+    else header.fileCount++;
+    inodes.insert(inode);
+    inodes.link(parent, name, inode.id);
+    this.#childCame(parent, 1);
+    return inode;
+  }
+
+  /** Moves an inode to a free name. `path` is where it was. */
+  move(inode: Inode, path: Path, parent: Inode, name: string): void {
+    const { inodes, header } = this.state;
+    const from = this.parentOf(inode) as Inode;
+    inodes.unlink(from, inode.name);
+    inodes.link(parent, name, inode.id);
+    inodes.touch(inode);
+    inode.parentId = parent.id;
+    inode.name = name;
+    inode.version = header.version;
+    this.#childCame(from, -1);
+    from.childRemovedVersion = header.version;
+    this.#childCame(parent, 1);
+    if (inode.isDirectory) this.changedTree();
+    else this.forget(path);
+  }
+
+  /**
+   * Takes an inode, with all below it, out of the tree at once. What has children is reclaimed in slices later. `bySync`: the under store
+   * does not have it any more, so no listing can bring it back by mistake.
+   */
+  detach(inode: Inode, bySync: boolean): void {
+    const { inodes, header, rows } = this.state;
+    const parent = this.parentOf(inode) as Inode;
+    inodes.unlink(parent, inode.name);
+    this.#childCame(parent, -1);
+    if (!bySync) parent.childRemovedVersion = header.version;
+    if (inode.childCount === 0) {
+      this.free(inode);
+      return;
+    }
+    inodes.touch(inode);
+    inode.parentId = 0;
+    inode.version = header.version;
+    rows.set(rowKey(detachedPrefix, inode.id), Buffer.alloc(0));
+    this.changedTree();
+  }
+
+  /** Removes the inode itself, which has no name and no children any more. */
+  free(inode: Inode): void {
+    const { inodes, header, rows } = this.state;
+    if (inode.ttlExpiresMs !== 0) rows.set(rowKey(ttlPrefix, inode.ttlExpiresMs, inode.id), undefined);
+    if (inode.isDirectory) {
+      header.directoryCount--;
+      this.dropRevisions(inode.id, 0);
+    } else {
+      header.fileCount--;
+      header.sizeBytes -= inode.sizeBytes;
+    }
+    inodes.remove(inode);
+  }
+
+  /** Forgets all but the last `keep` revisions of a directory. */
+  dropRevisions(directoryId: InodeId, keep: number): void {
+    const { rows } = this.state;
+    const kept = rows.list(rowKey(revisionPrefix, directoryId), Number.POSITIVE_INFINITY);
+    for (const { key, value } of kept.slice(0, Math.max(0, kept.length - keep))) {
+      const number = key.readUIntBE(7, 6);
+      const { files } = JSON.parse(value.toString("utf8")) as {
+        files: { inodeId: number; contentVersion: number }[];
+      };
+      for (const { inodeId, contentVersion } of files) {
+        rows.set(rowKey(keptVersionPrefix, inodeId, contentVersion, directoryId, number), undefined);
+      }
+      rows.set(key, undefined);
+    }
+  }
+
+  /** A directory moved, went, or changed what it hands down. */
+  changedTree(): void {
+    this.state.inodes.epoch++;
+    this.#paths.clear();
+    this.#oldPaths.clear();
+  }
+
+  forget(path: Path): void {
+    this.#paths.delete(path);
+    this.#oldPaths.delete(path);
+  }
+
+  #childCame(parent: Inode, change: 1 | -1): void {
+    const { inodes, header } = this.state;
+    inodes.touch(parent);
+    parent.childCount += change;
+    parent.version = header.version;
+    parent.modifiedMs = header.nowMs;
+  }
+
+  #cached(path: Path): Inode | undefined {
+    const young = this.#paths.get(path);
+    if (young !== undefined) return this.#usable(young);
+    const old = this.#oldPaths.get(path);
+    if (old === undefined || this.#usable(old) === undefined) return undefined;
+    this.#remember(path, old);
+    return old;
+  }
+
+  #usable(inode: Inode): Inode | undefined {
+    if (!inode.live || inode.removed) return undefined;
+    inode.referenced = true;
+    this.pathHits++;
+    return inode;
+  }
+
+  #remember(path: Path, inode: Inode): void {
+    if (this.#paths.size >= this.#cachedPathsMax) {
+      this.#oldPaths = this.#paths;
+      this.#paths = new Map();
+    }
+    this.#paths.set(path, inode);
+  }
+}
+
+/** Parent and name of a path other than `/`. */
+export function splitPath(path: Path): { readonly parent: Path; readonly name: string } {
+  return { parent: pathParent(path) ?? rootPath, name: path.slice(path.lastIndexOf("/") + 1) };
+}
