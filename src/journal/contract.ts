@@ -19,7 +19,7 @@ export type JournalHarness = {
   dispose(): Promise<void>;
 };
 
-export type ContractCase = { readonly name: string; run(): Promise<void> };
+export type ContractCase = { readonly name: string; readonly run: () => Promise<void> };
 
 /** `makeHarness` gives an empty journal; `random` decides what crashes keep. */
 export function journalContract(
@@ -29,7 +29,7 @@ export function journalContract(
 ): readonly ContractCase[] {
   return claims.map(({ claim, run }) => ({
     name: `${name}: ${claim}`,
-    async run() {
+    run: async () => {
       const harness = await makeHarness(random);
       try {
         await run(harness, random);

@@ -221,6 +221,8 @@ async function manifests(disk: Disk, directory: string, onFinding: (finding: Fin
   return found;
 }
 
-function findingOf(error: HeadpondError, file: string): Finding {
+function findingOf(error: HeadpondError, about: string): Finding {
+  const named = error.details?.["file"];
+  const file = typeof named === "string" ? named : about;
   return { severity: "damage", file, offset: 0, message: error.message.replace(`${file}: offset 0: `, "") };
 }
