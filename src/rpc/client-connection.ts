@@ -42,6 +42,8 @@ const reader = new Reader();
 const maxTimeoutMs = 0xffff_ffff;
 
 export class ClientConnection {
+  /** Whether it has been of use. */
+  hasAnswered = false;
   readonly #connection: Connection;
   readonly #limits: ClientConnectionLimits;
   readonly #clock: Clock;
@@ -50,6 +52,8 @@ export class ClientConnection {
   readonly #outbox: Outbox;
   readonly #deadlines: Deadlines;
   readonly #calls = new Map<number, ClientCall>();
+  /** Cancelled, and still held by the server until its handler has noticed: they keep their slots. */
+  readonly #cancelled = new Map<number, ClientCall["kind"]>();
   #hello: ServerHello | undefined;
   #nextId = 0;
   #unaryCount = 0;
@@ -166,9 +170,10 @@ export class ClientConnection {
 
   /** The caller no longer waits: the answer will be ignored. */
   cancel(call: ClientCall): void {
-    if (!this.#forget(call)) return;
+    if (this.#calls.get(call.id) !== call) return;
+    this.#calls.delete(call.id);
+    this.#cancelled.set(call.id, call.kind);
     this.#outbox.emptyFrame(frameKinds.cancel, call.id);
-    this.#events.onRoom();
   }
 
   grant(stream: ClientStream, items: number, bytes: number): void {
@@ -200,17 +205,28 @@ export class ClientConnection {
     }
   }
 
-  #forget(call: ClientCall): boolean {
-    if (this.#calls.get(call.id) !== call) return false;
+  #forget(call: ClientCall): void {
     this.#calls.delete(call.id);
-    if (call.kind === "unary") this.#unaryCount--;
+    this.#freeSlot(call.kind);
+  }
+
+  #freeSlot(kind: ClientCall["kind"]): void {
+    if (kind === "unary") this.#unaryCount--;
     else this.#streamCount--;
-    return true;
+  }
+
+  /** The server is done with a request that was cancelled. */
+  #forgetCancelled(id: number): void {
+    const kind = this.#cancelled.get(id);
+    if (kind === undefined) return;
+    this.#cancelled.delete(id);
+    this.#freeSlot(kind);
+    this.#events.onRoom();
   }
 
   #newId(): number {
     do this.#nextId = this.#nextId === 0xffff_ffff ? 1 : this.#nextId + 1;
-    while (this.#calls.has(this.#nextId));
+    while (this.#calls.has(this.#nextId) || this.#cancelled.has(this.#nextId));
     return this.#nextId;
   }
 
@@ -231,9 +247,12 @@ export class ClientConnection {
     switch (kind) {
       case frameKinds.reply:
         if (call instanceof UnaryCall) {
+          this.hasAnswered = true;
           this.#forget(call);
           this.#onReply(call, buffer, start, end);
           this.#events.onRoom();
+        } else if (call === undefined) {
+          this.#forgetCancelled(id);
         }
         return true;
       case frameKinds.item:
@@ -244,6 +263,8 @@ export class ClientConnection {
           this.#forget(call);
           call.finish();
           this.#events.onRoom();
+        } else if (call === undefined) {
+          this.#forgetCancelled(id);
         }
         return true;
       case frameKinds.error:
@@ -303,6 +324,8 @@ export class ClientConnection {
     } else if (id === 0) {
       // About the connection: the server refuses it.
       this.break(error);
+    } else {
+      this.#forgetCancelled(id);
     }
   }
 

@@ -299,13 +299,14 @@ export class RpcClient implements CallOwner {
     this.#refuseWaiting(new HeadpondError(code, `${this.#name}: ${message}`, { cause: error, retryable }));
   }
 
-  /** A connection that breaks as soon as it is made is like one that cannot be made. */
+  /** A connection that breaks before it has been of use is like one that cannot be made. */
   #onBroken(client: ClientConnection, error: HeadpondError, livedMs: number): void {
     if (!this.#closed) this.#logger.debug("rpc connection lost", { server: this.#name, error: error.message });
     if (this.#current !== client) return;
     this.#current = undefined;
-    if (livedMs >= this.#limits.backoffMaxMs) {
+    if (client.hasAnswered || livedMs >= this.#limits.backoffMaxMs) {
       this.#failures = 0;
+      this.#retryAtMs = Number.NEGATIVE_INFINITY;
       if (this.#waiting.size > 0) this.#connect();
     } else {
       this.#refuseWaiting(error);

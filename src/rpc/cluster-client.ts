@@ -34,6 +34,8 @@ const promptRedirectsMax = 3;
 export type ClusterCallOptions = CallOptions & {
   /** Whether the same request may be sent again when it is not known whether it took effect. Default: no. */
   readonly retryUnknown?: boolean;
+  /** The request changes nothing: it is repeated as with `retryUnknown`, and its outcome is never unknown. */
+  readonly readOnly?: boolean;
 };
 
 export type ClusterClientOptions = {
@@ -87,7 +89,7 @@ export class ClusterClient {
     request: NoInfer<Request>,
     options: ClusterCallOptions = {},
   ): Promise<Reply> {
-    const attempts = new Attempts(this.#clock, options.timeoutMs ?? this.#timeoutMs, options.retryUnknown ?? false);
+    const attempts = new Attempts(this.#clock, options.timeoutMs ?? this.#timeoutMs, options);
     for (;;) {
       const target = this.#target;
       try {
@@ -105,7 +107,7 @@ export class ClusterClient {
     request: NoInfer<Request>,
     options: CallOptions = {},
   ): AsyncGenerator<Item, void, undefined> {
-    const attempts = new Attempts(this.#clock, options.timeoutMs ?? this.#timeoutMs, true);
+    const attempts = new Attempts(this.#clock, options.timeoutMs ?? this.#timeoutMs, { readOnly: true });
     for (;;) {
       const target = this.#target;
       let begun = false;
@@ -139,7 +141,7 @@ export class ClusterClient {
     error: HeadpondError,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    if (this.#closed || signal?.aborted === true) throw attempts.final(error, methodName);
+    if (this.#closed || isAborted(signal)) throw attempts.final(error, methodName);
     attempts.note(error);
     let waitMs = 0;
     switch (error.code) {
@@ -233,6 +235,7 @@ export class ClusterClient {
 /** What one call has been through. */
 class Attempts {
   readonly retryUnknown: boolean;
+  readonly #readOnly: boolean;
   redirects = 0;
   backoffs = 0;
   readonly #clock: Clock;
@@ -241,10 +244,11 @@ class Attempts {
   /** Whether some attempt may have taken effect. */
   #unknown = false;
 
-  constructor(clock: Clock, timeoutMs: number, retryUnknown: boolean) {
+  constructor(clock: Clock, timeoutMs: number, options: ClusterCallOptions) {
     this.#clock = clock;
     this.#deadlineMs = clock.monotonicMs() + timeoutMs;
-    this.retryUnknown = retryUnknown;
+    this.#readOnly = options.readOnly ?? false;
+    this.retryUnknown = this.#readOnly || (options.retryUnknown ?? false);
   }
 
   remainingMs(): number {
@@ -263,13 +267,16 @@ class Attempts {
 
   /** What the caller is told: an earlier attempt may have taken effect, whatever the last one says. */
   final(error: HeadpondError, methodName: string): HeadpondError {
+    const { code, message, details } = error;
+    const rest = { cause: error, ...(details === undefined ? {} : { details }) };
+    if (this.#readOnly)
+      return new HeadpondError(code === "unknown-outcome" ? "timeout" : code, message, { ...rest, outcome: "none" });
     if (!this.#unknown && error.outcome === "none") return error;
+    if (code === "cancelled") return new HeadpondError(code, message, { ...rest, outcome: "unknown" });
     return new HeadpondError(
       "unknown-outcome",
-      `${methodName}: it is not known whether it took effect: ${error.message}`,
-      {
-        cause: error,
-      },
+      `${methodName}: it is not known whether it took effect: ${message}`,
+      rest,
     );
   }
 }
@@ -288,6 +295,10 @@ export function parseAddress(text: string): Address {
     throw new HeadpondError("invalid", `${JSON.stringify(text.slice(0, 256))} is not an address: write HOST:PORT`);
   }
   return { host, port };
+}
+
+function isAborted(signal: AbortSignal | undefined): boolean {
+  return signal?.aborted === true;
 }
 
 function tryFormat(text: string): string | undefined {

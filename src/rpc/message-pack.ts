@@ -36,6 +36,7 @@ export class Writer {
   }
 
   boolean(value: boolean): void {
+    if (typeof value !== "boolean") throw notA("boolean", value);
     this.ensure(1);
     this.buffer[this.position++] = value ? 0xc3 : 0xc2;
   }
@@ -45,6 +46,7 @@ export class Writer {
     const { buffer } = this;
     let p = this.position;
     if (!Number.isSafeInteger(value)) {
+      if (typeof value !== "number") throw notA("number", value);
       buffer[p] = 0xcb;
       this.position = buffer.writeDoubleBE(value, p + 1);
     } else if (value >= 0) {
@@ -80,6 +82,7 @@ export class Writer {
   }
 
   string(value: string): void {
+    if (typeof value !== "string") throw notA("string", value);
     const { length } = value;
     if (length > shortTextLength) {
       this.#longString(value);
@@ -120,6 +123,7 @@ export class Writer {
   }
 
   bytes(value: Uint8Array): void {
+    if (!(value instanceof Uint8Array)) throw notA("Uint8Array", value);
     this.ensure(value.length + 5);
     this.#sizedHeader(value.length, -1, 0xc4);
     this.buffer.set(value, this.position);
@@ -439,6 +443,11 @@ function putUint32(buffer: Buffer, position: number, value: number): number {
 function getUint32(buffer: Buffer, position: number): number {
   const high = ((buffer[position] ?? 0) << 8) | (buffer[position + 1] ?? 0);
   return ((high << 16) | ((buffer[position + 2] ?? 0) << 8) | (buffer[position + 3] ?? 0)) >>> 0;
+}
+
+/** Types should have kept it out: it must not turn into something else on the way. */
+function notA(type: string, value: unknown): HeadpondError {
+  return new HeadpondError("internal", `a message has a ${typeof value} where a ${type} belongs`);
 }
 
 function malformed(why: string): HeadpondError {

@@ -237,13 +237,17 @@ export class ServerConnection {
     );
   }
 
-  /** A handler has settled. Whether somebody still waits for its answer. */
+  /** A handler has settled. Whether somebody still waits for its answer; if not, the client learns that its slot is free. */
   #forget(call: ServerCall): boolean {
     this.#requestsUnderWay--;
     this.#host.release();
-    if (this.#requests.get(call.id) !== call) return false;
+    if (this.#closed) return false;
+    if (this.#requests.get(call.id) !== call) {
+      this.#outbox.emptyFrame(frameKinds.end, call.id);
+      return false;
+    }
     this.#requests.delete(call.id);
-    return !this.#closed;
+    return true;
   }
 
   #onOpen(id: number, buffer: Buffer, start: number, end: number): void {
@@ -282,9 +286,12 @@ export class ServerConnection {
     const { id } = stream.call;
     this.#streamsUnderWay--;
     this.#host.release();
-    if (this.#streams.get(id) !== stream) return;
-    this.#streams.delete(id);
     if (this.#closed) return;
+    if (this.#streams.get(id) !== stream) {
+      this.#outbox.emptyFrame(frameKinds.end, id);
+      return;
+    }
+    this.#streams.delete(id);
     if (error !== undefined) {
       this.#answerError(id, method, error);
       return;
