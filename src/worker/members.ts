@@ -1,0 +1,107 @@
+/** Who is live, as the masters' versioned list says, and what that means here: the workers of this egress domain. */
+
+import type { WorkerAddress, WorkerList } from "../base/cluster.ts";
+import type { BlockIndex, FileVersionId, WorkerId } from "../base/ids.ts";
+import { egressDomain, type Place } from "../base/place.ts";
+import { ownerOrder } from "../base/rendezvous.ts";
+import type { Clock } from "../io/clock.ts";
+
+/** How long a worker that did not answer is passed over before it is tried again. */
+const suspicionMs = 2000;
+
+export class Members {
+  readonly self: WorkerId;
+  readonly #domain: string;
+  readonly #clock: Clock;
+  #list: WorkerList = { version: 0, workers: [] };
+  #domainIds: readonly WorkerId[] = [];
+  readonly #byId = new Map<WorkerId, WorkerAddress>();
+  readonly #suspectedUntilMs = new Map<WorkerId, number>();
+  #waiters = new Set<() => void>();
+
+  constructor(options: { readonly self: WorkerId; readonly place: Place; readonly clock: Clock }) {
+    this.self = options.self;
+    this.#domain = egressDomain(options.place);
+    this.#clock = options.clock;
+  }
+
+  get version(): number {
+    return this.#list.version;
+  }
+
+  get list(): WorkerList {
+    return this.#list;
+  }
+
+  /** The newest list; which master's word counts is for `master-link.ts` to know. */
+  setList(list: WorkerList): void {
+    this.#list = list;
+    this.#byId.clear();
+    for (const worker of list.workers) {
+      this.#byId.set(worker.id, worker);
+    }
+    this.#domainIds = list.workers.filter((w) => egressDomain(w.place) === this.#domain).map((w) => w.id);
+    for (const worker of this.#suspectedUntilMs.keys()) {
+      if (!this.#byId.has(worker)) this.#suspectedUntilMs.delete(worker);
+    }
+    const waiters = this.#waiters;
+    this.#waiters = new Set();
+    for (const wake of waiters) wake();
+  }
+
+  /** The workers of this domain, the best owner of the block first. */
+  order(id: FileVersionId, block: BlockIndex): readonly WorkerId[] {
+    return ownerOrder(id, block, this.#domainIds);
+  }
+
+  /** The other workers of this domain. */
+  peers(): readonly WorkerId[] {
+    return this.#domainIds.filter((worker) => worker !== this.self);
+  }
+
+  isInDomain(worker: WorkerId): boolean {
+    return this.#domainIds.includes(worker);
+  }
+
+  /** `host:port` of its data port. */
+  address(worker: WorkerId): string | undefined {
+    return this.#byId.get(worker)?.data;
+  }
+
+  suspect(worker: WorkerId): void {
+    this.#suspectedUntilMs.set(worker, this.#clock.monotonicMs() + suspicionMs);
+  }
+
+  trust(worker: WorkerId): void {
+    this.#suspectedUntilMs.delete(worker);
+  }
+
+  isSuspected(worker: WorkerId): boolean {
+    return (this.#suspectedUntilMs.get(worker) ?? 0) > this.#clock.monotonicMs();
+  }
+
+  suspected(): readonly WorkerId[] {
+    return [...this.#suspectedUntilMs.keys()].filter((worker) => this.isSuspected(worker));
+  }
+
+  /** Resolves when the list has at least `version`, or after `timeoutMs`; says which. */
+  async waitForVersion(version: number, timeoutMs: number): Promise<boolean> {
+    const deadlineMs = this.#clock.monotonicMs() + timeoutMs;
+    while (this.#list.version < version) {
+      const remainingMs = deadlineMs - this.#clock.monotonicMs();
+      if (remainingMs <= 0) return false;
+      await new Promise<void>((resolve) => {
+        const timer = this.#clock.timer(remainingMs, () => {
+          this.#waiters.delete(wake);
+          resolve();
+        });
+        const wake = (): void => {
+          timer.clear();
+          resolve();
+        };
+        this.#waiters.add(wake);
+      });
+    }
+    return true;
+  }
+}

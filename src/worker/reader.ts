@@ -1,0 +1,163 @@
+/**
+ * Verified bytes of a file, in order, at the pace of whoever takes them. What is here comes from memory or disk, what is
+ * missing is fetched some blocks ahead. A whole file whose digest is still to be confirmed gives away its last block
+ * only after the digest matched.
+ */
+
+import type { BufferPool } from "../io/aligned-buffer.ts";
+import { HeadpondError, isHeadpondError } from "../base/errors.ts";
+import type { FileDescriptor } from "../base/file.ts";
+import type { BlockIndex } from "../base/ids.ts";
+import type { BlockCache } from "./block-cache.ts";
+import type { CachedFile } from "./cached-file.ts";
+import type { Fetcher } from "./fetcher.ts";
+import type { FileDigests } from "./file-digest.ts";
+import { readerUrgency } from "./slots.ts";
+
+export type ReaderLimits = {
+  /** Bytes fetched ahead of each reader. */
+  readonly prefetchBytes: number;
+  /** Pieces that are on their way to one reader at once. */
+  readonly piecesMax: number;
+};
+
+export const readerLimits: ReaderLimits = { prefetchBytes: 32 * 1024 * 1024, piecesMax: 3 };
+
+/** A reader that finds no pooled buffer free goes on with a small one of its own: slow readers cannot starve others. */
+const privatePieceBytes = 64 * 1024;
+/** Times that a read goes on in another directory after one failed. */
+const reopensMax = 3;
+
+export type ByteSink = {
+  /** Resolves when the bytes are gone and the buffer may be used again; called before earlier promises resolved. */
+  write(bytes: Uint8Array): Promise<void>;
+};
+
+export type ReadRequest = {
+  readonly position: number;
+  readonly length: number;
+  readonly signal?: AbortSignal;
+};
+
+export type ReaderDependencies = {
+  readonly cache: BlockCache;
+  readonly fetcher: Fetcher;
+  readonly digests: FileDigests;
+  /** For the pieces of all readers; bounds their memory together with the small private ones. */
+  readonly pool: BufferPool;
+  readonly limits: ReaderLimits;
+  readonly onRead: (file: CachedFile, bytes: number, hit: boolean) => void;
+};
+
+export class Reader {
+  readonly #deps: ReaderDependencies;
+
+  constructor(dependencies: ReaderDependencies) {
+    this.#deps = dependencies;
+  }
+
+  /**
+   * Writes exactly the bytes [position, position + length) to `sink`. Throws `invalid` for a range outside the file,
+   * `version-mismatch` (`details.gone`) when missing bytes can no longer be had, `corrupt`, `no-space`, `overloaded`,
+   * `under-store`, or what the sink threw.
+   */
+  async read(descriptor: FileDescriptor, request: ReadRequest, sink: ByteSink): Promise<void> {
+    const { position, length } = request;
+    if (!(position >= 0 && length >= 0 && position + length <= descriptor.sizeBytes)) {
+      const range = `${position} + ${length}`;
+      throw new HeadpondError("invalid", `${descriptor.path} has ${descriptor.sizeBytes} bytes, not ${range}`);
+    }
+    const isWhole = position === 0 && length === descriptor.sizeBytes;
+    let at = position;
+    for (let reopens = 0; ; reopens++) {
+      const file = await this.#deps.cache.open(descriptor);
+      file.acquire();
+      try {
+        await this.#pump(file, request, isWhole, at, sink, (sent) => {
+          at = sent;
+        });
+        return;
+      } catch (error) {
+        const directoryFailed = isHeadpondError(error, "unavailable") && file.isGone;
+        if (!directoryFailed || reopens >= reopensMax) throw error;
+      } finally {
+        file.release();
+      }
+    }
+  }
+
+  async #pump(
+    file: CachedFile,
+    { position, length, signal }: ReadRequest,
+    isWhole: boolean,
+    from: number,
+    sink: ByteSink,
+    onSent: (at: number) => void,
+  ): Promise<void> {
+    const { fetcher, digests, pool, limits, onRead } = this.#deps;
+    const { blockSizeBytes } = file.descriptor;
+    const end = position + length;
+    const writes = new Set<Promise<void>>();
+    let failure: { readonly error: unknown } | undefined;
+    let prefetched = Math.floor(from / blockSizeBytes);
+    try {
+      for (let at = from; at < end; ) {
+        if (failure !== undefined) throw failure.error;
+        signal?.throwIfAborted();
+        const block = Math.floor(at / blockSizeBytes) as BlockIndex;
+        const blockEnd = Math.min((block + 1) * blockSizeBytes, end);
+        prefetched = this.#prefetch(file, Math.max(prefetched, block), block, end);
+        if (isWhole && blockEnd === end && digests.isPending(file)) {
+          await digests.verify(file, signal);
+        }
+        while (writes.size >= limits.piecesMax) await Promise.race(writes);
+        const pooled = pool.tryTake();
+        const buffer = pooled ?? Buffer.allocUnsafe(privatePieceBytes);
+        const piece = buffer.subarray(0, Math.min(buffer.length, blockEnd - at));
+        const hit = fetcher.isReady(file, block);
+        try {
+          await fetcher.readPiece(file, block, at - block * blockSizeBytes, piece, {
+            urgency: readerUrgency,
+            ...(signal === undefined ? {} : { signal }),
+          });
+        } catch (error) {
+          if (pooled !== undefined) pool.give(pooled);
+          throw error;
+        }
+        at += piece.length;
+        onSent(at);
+        onRead(file, piece.length, hit);
+        const write = sink
+          .write(piece)
+          .catch((error: unknown) => {
+            failure ??= { error };
+          })
+          .finally(() => {
+            writes.delete(write);
+            if (pooled !== undefined) pool.give(pooled);
+          });
+        writes.add(write);
+      }
+    } finally {
+      await Promise.all(writes);
+    }
+    if (failure !== undefined) throw (failure as { readonly error: unknown }).error;
+  }
+
+  /** Starts fills of the blocks ahead; returns the first block that was not looked at. */
+  #prefetch(file: CachedFile, from: number, current: number, end: number): number {
+    const { fetcher, limits } = this.#deps;
+    const { blockSizeBytes } = file.descriptor;
+    const window = Math.max(2, Math.floor(limits.prefetchBytes / blockSizeBytes));
+    const stop = Math.min(current + window, Math.ceil(end / blockSizeBytes));
+    let block = from;
+    for (; block < stop; block++) {
+      // What is here but not yet compared is read one block ahead only: the disk is near.
+      if (file.has(block as BlockIndex) && block > current + 1) break;
+      if (!fetcher.isReady(file, block as BlockIndex)) {
+        fetcher.start(file, block as BlockIndex, { urgency: readerUrgency });
+      }
+    }
+    return block;
+  }
+}
