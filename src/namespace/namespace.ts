@@ -178,6 +178,11 @@ export class Namespace {
     return this.#state.header.nowMs;
   }
 
+  /** No inode has had this id or a higher one yet. */
+  get nextInodeId(): number {
+    return this.#state.header.nextInodeId;
+  }
+
   get featureLevel(): number {
     return this.#state.header.featureLevel;
   }
