@@ -14,6 +14,8 @@ export type FakeGateways = {
   /** `http://host:port` of each. */
   readonly files: string;
   readonly hub: string;
+  /** Every request to the Hub mirror since it was last emptied: `GET /path` or `GET /path bytes=0-9`. */
+  readonly hubRequests: string[];
   readonly close: () => Promise<void>;
 };
 
@@ -37,13 +39,18 @@ export async function startFakeGateways(
   const filesGateway = new FilesGateway({ client, clock, ...limitsOf(options.filesLimits) });
   const hubGateway = new HuggingFaceGateway({ client, clock, logger: silentLogger, ...limitsOf(options.hubLimits) });
   const files = await serve(filesGateway.handle);
-  const hub = await serve(hubGateway.handle);
+  const hubRequests: string[] = [];
+  const hub = await serve((request, response) => {
+    const range = request.headers["range"];
+    hubRequests.push(`${request.method} ${request.target}${range === undefined ? "" : ` ${range}`}`);
+    return hubGateway.handle(request, response);
+  });
   const close = async (): Promise<void> => {
     await Promise.all(servers.map((server) => server.close(10)));
     await client.close();
     await cluster.close();
   };
-  return { cluster, client, files, hub, close };
+  return { cluster, client, files, hub, hubRequests, close };
 }
 
 function limitsOf<T>(limits: T | undefined): { limits?: T } {
