@@ -170,8 +170,13 @@ print(name(lambda: hf_hub_download("acme/falls", "nope.json")))
     claim("a download goes on where the connection was cut", async (home) => {
       // The last block of a file with a digest is not repaired by another worker: the cut reaches the client.
       for (const worker of world.cluster.workers) worker.faults.cut = { afterBytes: 20 * MiB + 5, times: 1 };
-      succeeded(await download(home, "acme/falls", "model.safetensors"));
+      const first = await download(home, "acme/falls", "model.safetensors");
       for (const worker of world.cluster.workers) worker.faults.cut = undefined;
+      if (version.startsWith("0.")) {
+        // This line gives up at a cut, and goes on when it is run again.
+        assert.notEqual(first.exitCode, 0);
+        succeeded(await download(home, "acme/falls", "model.safetensors"));
+      } else succeeded(first);
       const gets = world.hubRequests.filter((request) => request.startsWith("GET /acme/falls/resolve/"));
       assert.equal(gets.length, 2, gets.join("\n"));
       assert.match(gets[1] as string, / bytes=[0-9]+-$/);
