@@ -3,6 +3,7 @@
 import { rootPath } from "../base/path.ts";
 import type { CommandOf, ResultOf } from "./command.ts";
 import { frozenAttributes, versionMismatch } from "./apply-files.ts";
+import { pinIdBelow } from "./describe.ts";
 import { attributesProblem, fail, quote } from "./failure.ts";
 import type { Inode } from "./inode.ts";
 import { rowKey, ttlPrefix } from "./keys.ts";
@@ -103,8 +104,7 @@ export function applyReplicas(tree: Tree, command: CommandOf<"replicas">): Resul
 
 /** The path of the directory above that pins an inode. */
 function pinnedAbove(tree: Tree, inode: Inode): string | undefined {
-  const parent = tree.parentOf(inode);
-  const id = parent === undefined ? 0 : tree.state.inodes.pinIdBelow(parent);
+  const id = pinIdBelow(tree, tree.parentOf(inode));
   const by = id === 0 ? undefined : tree.state.inodes.get(id);
   return by === undefined ? undefined : tree.pathOf(by);
 }

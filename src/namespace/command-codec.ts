@@ -11,7 +11,7 @@ import type { InodeId, MountId, SessionId } from "../base/ids.ts";
 import type { Path } from "../base/path.ts";
 import { HeadpondError } from "../base/errors.ts";
 import { ByteReader, ByteWriter } from "./bytes.ts";
-import type { Command, CommandKind, CommandOf, Stamp } from "./command.ts";
+import type { Command, CommandKind, CommandOf, Origin, Stamp } from "./command.ts";
 
 export const commandFormat = 1;
 
@@ -93,17 +93,49 @@ export function decode(payload: Uint8Array): DecodedCommand {
     );
   }
   const flags = r.byte();
-  const stamp: { timeMs: number; origin?: Stamp["origin"]; requestId?: string } = { timeMs: r.uint48() };
-  if ((flags & hasOrigin) !== 0) {
-    stamp.origin = { sessionId: r.varint() as SessionId, sequence: r.varint(), acknowledged: r.varint() };
-  }
-  if ((flags & hasRequestId) !== 0) stamp.requestId = r.string();
+  const timeMs = r.uint48();
+  const origin =
+    (flags & hasOrigin) === 0
+      ? undefined
+      : { sessionId: r.varint() as SessionId, sequence: r.varint(), acknowledged: r.varint() };
+  const requestId = (flags & hasRequestId) === 0 ? undefined : r.string();
   const bodyOffset = r.position;
-  const command = readBody(r, kind, stamp as Stamp);
+  if (kind === "create") {
+    return { command: atEnd(r, kind, readCreate(r, timeMs, origin, requestId)), bodyOffset };
+  }
+  const stamp: Stamp = {
+    timeMs,
+    ...(origin === undefined ? {} : { origin }),
+    ...(requestId === undefined ? {} : { requestId }),
+  };
+  return { command: atEnd(r, kind, readBody(r, kind, stamp)), bodyOffset };
+}
+
+function atEnd(r: ByteReader, kind: CommandKind, command: Command): Command {
   if (!r.atEnd) {
     throw new HeadpondError("unsupported", `a ${kind} command has fields that are newer than this software: update it`);
   }
-  return { command, bodyOffset };
+  return command;
+}
+
+/** The most frequent command: one object of one shape, without spreads. */
+function readCreate(r: ByteReader, timeMs: number, origin: Origin | undefined, requestId: string | undefined): Command {
+  const flags = r.byte();
+  const command: CommandOf<"create"> = {
+    kind: "create",
+    timeMs,
+    path: r.string() as Path,
+    exclusive: (flags & 1) !== 0,
+    recursive: (flags & 2) !== 0,
+    overwrite: (flags & 4) !== 0,
+    mode: r.varint(),
+    owner: name(r),
+    group: name(r),
+    attributes: readRecord(r),
+  };
+  if (origin !== undefined) (command as { origin?: Origin }).origin = origin;
+  if (requestId !== undefined) (command as { requestId?: string }).requestId = requestId;
+  return command;
 }
 
 function writeBody(w: ByteWriter, command: Command): void {
@@ -177,28 +209,8 @@ function writeBody(w: ByteWriter, command: Command): void {
   }
 }
 
-function readBody(r: ByteReader, kind: CommandKind, stamp: Stamp): Command {
+function readBody(r: ByteReader, kind: Exclude<CommandKind, "create">, stamp: Stamp): Command {
   switch (kind) {
-    case "create": {
-      const flags = r.byte();
-      const path = r.string() as Path;
-      const mode = r.varint();
-      const owner = name(r);
-      const group = name(r);
-      const attributes = readRecord(r);
-      return {
-        kind,
-        ...stamp,
-        path,
-        exclusive: (flags & 1) !== 0,
-        recursive: (flags & 2) !== 0,
-        overwrite: (flags & 4) !== 0,
-        mode,
-        owner,
-        group,
-        attributes,
-      };
-    }
     case "complete": {
       const command = {
         kind,
@@ -373,14 +385,23 @@ export function readDigest(r: ByteReader): ContentDigest | undefined {
   return { algorithm, value: r.string() };
 }
 
-const names = new Map<string, string>();
-const namesMax = 1000;
+const names: string[] = [];
+const namesMax = 64;
 
-/** Owners and groups are few: one string object serves all inodes. */
+/** Owners and groups are few: a short known one is found without making a string. */
 export function name(r: ByteReader): string {
+  const { buffer, position } = r;
+  const length = buffer[position] ?? 0;
+  for (const known of names) {
+    if (known.length !== length) continue;
+    let i = 0;
+    while (i < length && buffer[position + 1 + i] === known.charCodeAt(i)) i++;
+    if (i === length) {
+      r.position = position + 1 + length;
+      return known;
+    }
+  }
   const text = r.string();
-  const known = names.get(text);
-  if (known !== undefined) return known;
-  if (names.size < namesMax) names.set(text, text);
+  if (names.length < namesMax && /^[ -~]{1,32}$/.test(text)) names.push(text);
   return text;
 }

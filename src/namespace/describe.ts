@@ -14,8 +14,9 @@ export function statusOf(tree: Tree, inode: Inode, path: Path): FileStatus {
   const { inodes } = tree.state;
   const { isDirectory } = inode;
   const holder = isDirectory ? inode : tree.parentOf(inode);
-  const mountId = holder === undefined ? 0 : inodes.mountIdBelow(holder);
-  const replicasId = inode.replicasMax !== 0 ? inode.id : holder === undefined ? 0 : inodes.replicasIdBelow(holder);
+  if (holder !== undefined) inodes.inherit(holder);
+  const mountId = holder?.inheritedMountId ?? 0;
+  const replicasId = inode.replicasMax !== 0 ? inode.id : (holder?.inheritedReplicasId ?? 0);
   const status: FileStatus = {
     path,
     kind: isDirectory ? "directory" : "file",
@@ -31,7 +32,7 @@ export function statusOf(tree: Tree, inode: Inode, path: Path): FileStatus {
     cachedBytes: 0,
     contentVersion: inode.contentVersion,
     complete: inode.complete,
-    pinned: inode.pinned || (holder !== undefined && inodes.pinIdBelow(holder) !== 0),
+    pinned: inode.pinned || (holder !== undefined && holder.inheritedPinId !== 0),
   };
   if (isDirectory) status.childCount = inode.childCount;
   if (inode.etag !== "") status.etag = inode.etag;
@@ -56,8 +57,7 @@ export function describeVersion(tree: Tree, inodeId: InodeId, contentVersion: nu
   const path = tree.pathOf(inode);
   const mount = tree.registry.mount(tree.mountIdOf(inode));
   if (path === undefined || mount === undefined) return undefined;
-  const parent = tree.parentOf(inode);
-  const pinned = inode.pinned || (parent !== undefined && tree.state.inodes.pinIdBelow(parent) !== 0);
+  const pinned = inode.pinned || pinIdBelow(tree, tree.parentOf(inode)) !== 0;
   const descriptor: FileDescriptor = {
     id: fileVersionId(inodeId, contentVersion),
     inodeId,
@@ -95,8 +95,15 @@ export function describeKept(tree: Tree, inodeId: InodeId, contentVersion: numbe
     key,
     etag,
     modifiedMs,
-    pinned: tree.state.inodes.pinIdBelow(directory) !== 0,
+    pinned: pinIdBelow(tree, directory) !== 0,
   };
   if (digest !== undefined) descriptor.digest = digest;
   return descriptor;
+}
+
+/** The directory that pins what lies in `directory`; 0: none. */
+export function pinIdBelow(tree: Tree, directory: Inode | undefined): number {
+  if (directory === undefined) return 0;
+  tree.state.inodes.inherit(directory);
+  return directory.inheritedPinId;
 }

@@ -13,6 +13,7 @@ import type { InodeId, MountId } from "../base/ids.ts";
 import { ByteReader, ByteWriter } from "./bytes.ts";
 import { type Digest, hashBytes, hashHigh, hashLow } from "./hash.ts";
 import { compareNames, Inode, readInode, writeInode } from "./inode.ts";
+import { NameFilter } from "./name-filter.ts";
 import { type Batch, inodesTable, namesTable, type Store } from "./store.ts";
 
 export const inodesPerPage = 8;
@@ -44,6 +45,7 @@ export class InodeTable {
   #readPage = 0;
   /** Pages from here on are not in the store. */
   #pageEnd: number;
+  readonly #filter = new NameFilter();
   readonly #scratch = new ByteWriter(4096);
   readonly #keyWriter = new ByteWriter(512);
   readonly #reader: ByteReader;
@@ -115,6 +117,7 @@ export class InodeTable {
 
   /** The child's id, or 0. */
   lookup(directory: Inode, name: string): number {
+    if (this.#filter.isAbsent(directory, name)) return 0;
     const changed = directory.names?.get(name) ?? directory.frozenNames?.get(name);
     if (changed !== undefined) return changed;
     const value = this.#store.get(namesTable, this.#nameKey(directory.id, name));
@@ -138,6 +141,9 @@ export class InodeTable {
   /** Takes a new inode in; its name is linked apart. */
   insert(inode: Inode): void {
     inode.dirty = true;
+    // Most new files are not asked for again soon: they go once they are in the store.
+    inode.referenced = inode.isDirectory;
+    if (inode.isDirectory) this.#filter.begin(inode);
     this.#dirty.push(inode);
     this.#remember(inode);
   }
@@ -154,6 +160,7 @@ export class InodeTable {
     }
     const { size } = directory.names;
     directory.names.set(name, id);
+    if (id !== 0) this.#filter.add(directory, name);
     this.#dirtyNames += directory.names.size - size;
   }
 
@@ -206,22 +213,27 @@ export class InodeTable {
     return result;
   }
 
+  /** The inode's parent; undefined of roots. */
+  parentOf(inode: Inode): Inode | undefined {
+    const { parent, parentId } = inode;
+    if (parent?.id === parentId && parent.live && !parent.removed) {
+      parent.referenced = true;
+      return parent;
+    }
+    if (parentId === 0) return undefined;
+    inode.parent = this.get(parentId);
+    return inode.parent;
+  }
+
+  /** Brings the `inherited` fields of a directory up to date: they hold for what lies in it. */
+  inherit(directory: Inode): void {
+    if (directory.inheritedEpoch !== this.epoch) this.#inherit(directory);
+  }
+
   /** The mount that holds what lies in the directory; 0: none. */
   mountIdBelow(directory: Inode): MountId {
-    this.#inherit(directory);
+    this.inherit(directory);
     return directory.inheritedMountId;
-  }
-
-  /** The pinned directory that pins what lies in the directory; 0: none. */
-  pinIdBelow(directory: Inode): number {
-    this.#inherit(directory);
-    return directory.inheritedPinId;
-  }
-
-  /** The directory whose replication target counts for what lies in the directory; 0: none. */
-  replicasIdBelow(directory: Inode): number {
-    this.#inherit(directory);
-    return directory.inheritedReplicasId;
   }
 
   /** Brings the digest up to date with all changes. */
@@ -296,7 +308,7 @@ export class InodeTable {
   thaw(): void {
     for (const inode of this.#frozen) {
       inode.frozen = 0;
-      if (inode.removed && !inode.dirty) this.#forget(inode);
+      if (!inode.dirty && (inode.removed || (!inode.referenced && isIdle(inode)))) this.#forget(inode);
     }
     for (const directory of this.#frozenDirectories) directory.frozenNames = undefined;
     const last = this.#frozen[this.#frozen.length - 1];
@@ -306,7 +318,6 @@ export class InodeTable {
   }
 
   #inherit(directory: Inode): void {
-    if (directory.inheritedEpoch === this.epoch) return;
     // Without recursion: renames can nest directories deeper than any path that names them.
     const stale: Inode[] = [];
     let at: Inode | undefined = directory;

@@ -71,6 +71,10 @@ export class Inode {
   /** Hash of the row as counted in the digest. */
   hashLow = 0;
   hashHigh = 0;
+  /** The parent's object, as a hint: check `live` and its id. */
+  parent: Inode | undefined = undefined;
+  /** Of a directory all of whose names are in the name filter: the filter's epoch. */
+  filterEpoch = 0;
   /** What is inherited from above, valid while `inheritedEpoch` is the table's epoch. */
   inheritedEpoch = -1;
   inheritedMountId = 0 as MountId;

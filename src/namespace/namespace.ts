@@ -285,6 +285,10 @@ export class Namespace {
       : fileVersionId(inode.id, inode.contentVersion);
   }
 
+  get mountCount(): number {
+    return this.#tree.registry.mountCount;
+  }
+
   mounts(): MountInfo[] {
     return this.#tree.registry.mounts().map(withoutSecrets);
   }

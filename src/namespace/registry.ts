@@ -69,6 +69,10 @@ export class Registry {
     }
   }
 
+  get mountCount(): number {
+    return this.#mounts.size;
+  }
+
   /** In the order of their ids. */
   mounts(): MountRow[] {
     return [...this.#mounts.values()].sort((a, b) => a.id - b.id);

@@ -72,13 +72,13 @@ export class Tree {
     while (at !== undefined && at.id !== 1) {
       if (at.parentId === 0) return undefined;
       path = `/${at.name}${path}`;
-      at = this.state.inodes.get(at.parentId);
+      at = this.state.inodes.parentOf(at);
     }
     return at === undefined ? undefined : (path as Path);
   }
 
   parentOf(inode: Inode): Inode | undefined {
-    return inode.parentId === 0 ? undefined : this.state.inodes.get(inode.parentId);
+    return this.state.inodes.parentOf(inode);
   }
 
   /** The mount that holds an inode (a mount point is held by its own). */
@@ -119,6 +119,7 @@ export class Tree {
     const { inodes, header } = this.state;
     const inode = new Inode(this.state.newInodeId(), isDirectory);
     inode.parentId = parent.id;
+    inode.parent = parent;
     inode.name = name;
     inode.version = header.version;
     inode.mode = like.mode;

@@ -1,0 +1,79 @@
+/**
+ * Says of most names that a directory surely does not hold them (a Bloom filter): a create in a directory that was made since the
+ * start needs no look into the store to know that its name is free. Layers are added as names come, each eight times as big;
+ * when even the last one is full, all is forgotten, and directories of before are looked up in the store again.
+ */
+
+import type { Inode } from "./inode.ts";
+
+const bitsPerName = 10;
+const probes = 4;
+const layerBytes = [128 * 1024, 1024 * 1024, 8 * 1024 * 1024, 32 * 1024 * 1024] as const;
+
+export class NameFilter {
+  #layers: Int32Array[] = [];
+  #room = 0;
+  #epoch = 1;
+
+  /** The directory is empty: from now on all its names are in the filter. */
+  begin(directory: Inode): void {
+    directory.filterEpoch = this.#epoch;
+  }
+
+  add(directory: Inode, name: string): void {
+    if (directory.filterEpoch !== this.#epoch) return;
+    if (this.#room === 0 && !this.#grow()) return;
+    this.#room--;
+    const layer = this.#layers[this.#layers.length - 1] as Int32Array;
+    const mask = layer.length * 32 - 1;
+    let bit = hashName(directory.id, name);
+    const step = (Math.imul(bit, 0x9e3779b1) >>> 3) | 1;
+    for (let i = 0; i < probes; i++) {
+      const at = bit & mask;
+      layer[at >>> 5] = (layer[at >>> 5] as number) | (1 << (at & 31));
+      bit = (bit + step) | 0;
+    }
+  }
+
+  /** True: the directory does not hold the name. False: it may. */
+  isAbsent(directory: Inode, name: string): boolean {
+    if (directory.filterEpoch !== this.#epoch) return false;
+    const first = hashName(directory.id, name);
+    const step = (Math.imul(first, 0x9e3779b1) >>> 3) | 1;
+    for (const layer of this.#layers) {
+      const mask = layer.length * 32 - 1;
+      let bit = first;
+      let i = 0;
+      for (; i < probes; i++) {
+        const at = bit & mask;
+        if (((layer[at >>> 5] as number) & (1 << (at & 31))) === 0) break;
+        bit = (bit + step) | 0;
+      }
+      if (i === probes) return false;
+    }
+    return true;
+  }
+
+  #grow(): boolean {
+    const bytes = layerBytes[this.#layers.length];
+    if (bytes === undefined) {
+      this.#epoch++;
+      this.#layers = [];
+      this.#room = 0;
+      return false;
+    }
+    this.#layers.push(new Int32Array(bytes / 4));
+    this.#room = Math.floor((bytes * 8) / bitsPerName);
+    return true;
+  }
+}
+
+function hashName(directoryId: number, name: string): number {
+  let hash = Math.imul(directoryId | 0, 0x85ebca6b) ^ 0x27d4eb2f;
+  for (let i = 0; i < name.length; i++) {
+    hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
+    hash ^= hash >>> 15;
+  }
+  hash = Math.imul(hash ^ (hash >>> 16), 0x7feb352d);
+  return hash ^ (hash >>> 15);
+}
