@@ -11,7 +11,7 @@ import { ClientStream } from "./client-stream.ts";
 import { Deadlines } from "./deadlines.ts";
 import { FrameParser, frameHeadBytes, frameKinds } from "./frame.ts";
 import { type ClientHello, preface, readServerHello, type ServerHello, writeHello } from "./hello.ts";
-import { Reader } from "./message-pack.ts";
+import { Reader } from "./message-reader.ts";
 import { Outbox } from "./outbox.ts";
 
 export type ClientConnectionLimits = {

@@ -68,7 +68,7 @@ class TestCluster {
       const details = known === undefined ? {} : { details: { leader: formatAddress(known) } };
       throw new HeadpondError("not-leader", `m${i} does not lead`, details);
     };
-    const cluster = this;
+    const deposed = (): Promise<void> => until(() => this.leader !== i, "it is deposed");
     return {
       echo: () => {
         lead();
@@ -84,7 +84,7 @@ class TestCluster {
         lead();
         for (let n = 0; n < end; n++) {
           if (n === 3) {
-            await until(() => cluster.leader !== i, "it is deposed");
+            await deposed();
             throw new HeadpondError("not-leader", "deposed");
           }
           yield { count: n };

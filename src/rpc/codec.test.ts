@@ -6,7 +6,8 @@ import { HeadpondError } from "../base/errors.ts";
 import { Random } from "../base/random.ts";
 import { codecOf } from "./codec.ts";
 import { masterService } from "./master-service.ts";
-import { Reader, Writer } from "./message-pack.ts";
+import { Reader } from "./message-reader.ts";
+import { Writer } from "./message-writer.ts";
 import { bytes } from "./method.ts";
 
 const seed = Number(process.env["SEED"] ?? Date.now() % 2 ** 31);

@@ -12,7 +12,8 @@
 import type { TSchema } from "typebox";
 import { Compile } from "typebox/compile";
 import { HeadpondError } from "../base/errors.ts";
-import type { Reader, Writer } from "./message-pack.ts";
+import type { Reader } from "./message-reader.ts";
+import type { Writer } from "./message-writer.ts";
 
 export type Codec = {
   /** Throws `internal` when the value is not of the schema's shape and cannot be written. */

@@ -8,7 +8,8 @@
 import Type, { type Static } from "typebox";
 import { HeadpondError } from "../base/errors.ts";
 import { codecOf } from "./codec.ts";
-import type { Reader, Writer } from "./message-pack.ts";
+import type { Reader } from "./message-reader.ts";
+import type { Writer } from "./message-writer.ts";
 import type { Service } from "./method.ts";
 
 /** The first bytes of every connection. The first is neither text (HTTP) nor the start of a TLS record. */

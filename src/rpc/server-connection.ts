@@ -5,68 +5,15 @@
  */
 
 import { HeadpondError, toHeadpondError } from "../base/errors.ts";
-import type { Clock } from "../io/clock.ts";
-import type { Logger } from "../io/logger.ts";
 import type { Connection } from "../io/network.ts";
-import type { Codec } from "./codec.ts";
 import { Deadlines } from "./deadlines.ts";
 import { FrameParser, frameKinds } from "./frame.ts";
-import {
-  type ClientHello,
-  helloBytesMax,
-  type PeerInfo,
-  preface,
-  readClientHello,
-  type ServerHello,
-  writeHello,
-} from "./hello.ts";
-import { Reader } from "./message-pack.ts";
+import { helloBytesMax, type PeerInfo, preface, readClientHello, writeHello } from "./hello.ts";
+import { Reader } from "./message-reader.ts";
 import { Outbox } from "./outbox.ts";
-import { type RequestContext, ServerCall } from "./server-call.ts";
+import { ServerCall } from "./server-call.ts";
+import type { ServerHost, ServerMethod } from "./server-host.ts";
 import { ServerStream } from "./server-stream.ts";
-
-export type ConnectionLimits = {
-  /** Unary requests of one connection under way; while there are more, it is not read. Clients are told, and keep to it. */
-  readonly requestsPerConnectionMax: number;
-  /** Streams of one connection; beyond, they are refused as `overloaded`. */
-  readonly streamsPerConnectionMax: number;
-  readonly requestFrameBytesMax: number;
-  /** Bytes waiting for a client to read them; beyond, it is not read. */
-  readonly queuedBytesMax: number;
-  readonly helloTimeoutMs: number;
-  /** A connection on which nothing arrives for so long is cut; clients ping more often. */
-  readonly idleTimeoutMs: number;
-  /** A client for which bytes wait and that takes none for so long is cut. */
-  readonly slowClientTimeoutMs: number;
-};
-
-/** A method as the server sees it. */
-export type ServerMethod = {
-  readonly name: string;
-  readonly kind: "unary" | "stream";
-  readonly request: Codec;
-  readonly answer: Codec;
-  readonly handler: (request: unknown, context: RequestContext) => unknown;
-};
-
-/** What the connections of one server share. */
-export interface ServerHost {
-  readonly limits: ConnectionLimits;
-  readonly clock: Clock;
-  readonly logger: Logger;
-  /** By number on the wire. */
-  readonly methods: readonly ServerMethod[];
-  /** Checks a client's hello and answers it. Throws what the client is to be told. */
-  welcome(hello: ClientHello): ServerHello;
-  /** Counts a request in. Throws when the server takes no more (`overloaded`, `unavailable`). */
-  admit(): void;
-  /** Counts a request that was admitted out. */
-  release(): void;
-  /** For the metrics. `code` is an error code or `ok`. */
-  answered(methodName: string, code: string): void;
-  /** The connection is gone. */
-  closed(connection: ServerConnection): void;
-}
 
 /** Shared by all connections: a message is read in one go. */
 const reader = new Reader();
@@ -78,6 +25,7 @@ const lingerMs = 1_000;
 export class ServerConnection {
   readonly #connection: Connection;
   readonly #host: ServerHost;
+  readonly #onGone: (connection: ServerConnection) => void;
   readonly #parser: FrameParser;
   readonly #outbox: Outbox;
   readonly #deadlines: Deadlines;
@@ -97,7 +45,9 @@ export class ServerConnection {
   #pendingBytes = 0;
   #movedMs: number;
 
-  constructor(connection: Connection, host: ServerHost) {
+  /** `onGone` is called once, when the connection is no longer served. */
+  constructor(connection: Connection, host: ServerHost, onGone: (connection: ServerConnection) => void) {
+    this.#onGone = onGone;
     this.#connection = connection;
     this.#host = host;
     this.#parser = new FrameParser({ onFrame: this.#onFrame, maxFrameBytes: host.limits.requestFrameBytesMax });
@@ -500,6 +450,6 @@ export class ServerConnection {
     for (const stream of this.#streams.values()) stream.abort(reason);
     this.#requests.clear();
     this.#streams.clear();
-    this.#host.closed(this);
+    this.#onGone(this);
   }
 }

@@ -15,7 +15,8 @@ import { codecOf } from "./codec.ts";
 import { agree, type ClientHello, type PeerInfo, type ServerHello } from "./hello.ts";
 import type { ItemOf, Method, Methods, ReplyOf, RequestOf, Service } from "./method.ts";
 import type { RequestContext } from "./server-call.ts";
-import { type ConnectionLimits, ServerConnection, type ServerHost, type ServerMethod } from "./server-connection.ts";
+import { ServerConnection } from "./server-connection.ts";
+import type { ConnectionLimits, ServerHost, ServerMethod } from "./server-host.ts";
 import { rpcServerMetrics } from "./server-metrics.ts";
 
 export type { RequestContext } from "./server-call.ts";
@@ -103,7 +104,6 @@ export class RpcServer<M extends Methods = Methods> {
       admit: () => this.#admit(),
       release: () => this.#release(),
       answered,
-      closed: (connection) => this.#connections.delete(connection),
     };
   }
 
@@ -131,7 +131,7 @@ export class RpcServer<M extends Methods = Methods> {
       connection.destroy();
       return;
     }
-    this.#connections.add(new ServerConnection(connection, this.#host));
+    this.#connections.add(new ServerConnection(connection, this.#host, (gone) => this.#connections.delete(gone)));
     this.#sweep ??= this.#clock.timer(this.#limits.sweepIntervalMs, () => this.#sweepConnections());
   }
 
