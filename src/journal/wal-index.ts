@@ -36,6 +36,8 @@ export class WalIndex {
   #apart = false;
   /** Lowest index that can be read; `lastIndex + 1` if the log is empty. */
   firstIndex = 1;
+  /** Of the entry right before `firstIndex`; 0 if there was none. */
+  previousTerm = 0;
   lastIndex = 0;
   /** Of the entry at `lastIndex`. */
   lastTerm = 0;
@@ -50,6 +52,7 @@ export class WalIndex {
     if (last === undefined || header.fresh) {
       this.#marks = [];
       this.firstIndex = header.firstIndex;
+      this.previousTerm = header.previousTerm;
     } else if (!last.segment.walked) {
       last.end = header.previousEnd;
     }
@@ -75,8 +78,11 @@ export class WalIndex {
       this.hardState = { term: record.term, vote: new Uint8Array(record.payload) };
     } else if (record.type === recordType.truncate) {
       const { index, term } = record;
-      if (index > this.lastIndex + 1 || index < this.firstIndex) {
-        return `makes entries from ${index} on void, the log has ${this.firstIndex} to ${this.lastIndex}`;
+      if (index > this.lastIndex + 1) return `makes entries from ${index} on void, the log ends at ${this.lastIndex}`;
+      if (index < this.firstIndex) {
+        // What stood before was cut later, when these entries had been written anew: they are all here.
+        this.firstIndex = index;
+        this.previousTerm = term;
       }
       this.lowestVoid = this.lowestVoid === 0 ? index : Math.min(this.lowestVoid, index);
       while ((this.#marks.at(-1)?.index ?? 0) >= index) this.#marks.pop();
@@ -118,6 +124,7 @@ export class WalIndex {
     const keep = this.#marks.findIndex((mark) => mark.segment.header.sequence >= segment.header.sequence);
     this.#marks = keep < 0 ? [] : this.#marks.slice(keep);
     this.firstIndex = segment.header.firstIndex;
+    this.previousTerm = segment.header.previousTerm;
   }
 
   #push(segment: Segment, index: number, offset: number, crc: number): void {

@@ -130,6 +130,48 @@ test("the hard state survives restarts, and the loss of the segment in which it 
   assert.deepEqual(again.hardState, { term: 7, vote: new Uint8Array(Buffer.from("m2")) });
 });
 
+test("a truncation that reaches back behind a later cut is no damage", async () => {
+  const disk = new MemoryDisk();
+  await create(disk);
+  const wal = await open(disk);
+  await appendAll(
+    wal,
+    range(1, 20).map((index) => entry(index, 1)),
+  );
+  // The second segment begins at about 17; it makes 15 void, and the cut behind 18 leaves it as the first.
+  await appendAll(wal, [truncate(15, 1), ...range(15, 24).map((index) => entry(index, 2))]);
+  await wal.cut(18);
+  const { firstIndex } = wal;
+  assert.ok(firstIndex > 15 && firstIndex < 20, `first index ${firstIndex}`);
+  await wal.close();
+  const again = await open(disk);
+  assert.deepEqual([again.firstIndex, await again.termAt(14), await again.termAt(15), again.lastIndex], [15, 1, 2, 24]);
+  assert.equal((await readAll(again)).length, 10);
+});
+
+test("a log that begins anew behind a checkpoint forgets its entries, not its hard state, also when the crash is right after", async () => {
+  const disk = new MemoryDisk();
+  await create(disk);
+  const wal = await open(disk);
+  await wal.append([{ type: recordType.hardState, index: 1, term: 4, payload: Buffer.from("m3") }]);
+  await appendAll(
+    wal,
+    range(1, 80).map((index) => entry(index, 4)),
+  );
+  await wal.restart(500, 5);
+  assert.deepEqual([wal.firstIndex, wal.lastIndex, await wal.termAt(500), await wal.read(501)], [501, 500, 5, []]);
+  await assert.rejects(wal.read(80), (error) => isHeadpondError(error, "compacted"));
+  disk.crash({ random: new Random(seed) });
+  const again = await open(disk);
+  assert.deepEqual([again.firstIndex, again.lastIndex, again.lastTerm, again.hardState.term], [501, 500, 5, 4]);
+  await appendAll(
+    again,
+    range(501, 560).map((index) => entry(index, 5)),
+  );
+  await again.close();
+  assert.equal((await readAll(await open(disk))).length, 60);
+});
+
 test("segments that the start did not look into are read all the same, and their damage is found then", async () => {
   const disk = new MemoryDisk();
   await create(disk);

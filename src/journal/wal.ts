@@ -270,7 +270,7 @@ export class Wal {
   /** Term of an entry, `undefined` if it is not in the log. Also knows the one right before the first. */
   async termAt(index: number): Promise<number | undefined> {
     if (index === this.#durableIndex) return this.#index.lastTerm;
-    if (index === this.firstIndex - 1) return this.#segments[0]?.header.previousTerm;
+    if (index === this.firstIndex - 1) return this.#index.previousTerm;
     if (index < this.firstIndex || index > this.#durableIndex) return undefined;
     return (await this.read(index, 1))[0]?.term;
   }
@@ -286,6 +286,28 @@ export class Wal {
       await this.#spares.recycle(segment.path, reusable);
       // One after the other: a crash must not leave a hole, which would look like a lost segment.
       await this.#options.disk.syncDirectory(this.#options.directory);
+    }
+  }
+
+  /**
+   * Begins the log anew behind an entry that is in a checkpoint, e.g. one that came from a leader: all entries are void,
+   * the hard state stays. Atomic: after a crash the log is the old one or the new one.
+   */
+  async restart(lastIndex: number, lastTerm: number): Promise<void> {
+    this.#enter();
+    try {
+      const spare = await this.#spares.take();
+      const place = { firstIndex: lastIndex + 1, previousTerm: lastTerm, seed: 0, previousEnd: 0, fresh: true };
+      const segment = await this.#publish(spare, place);
+      const old = this.#segments;
+      this.#segments = [];
+      await this.#goOn(spare, segment);
+      this.#durableIndex = lastIndex;
+      for (const { path, readers } of old) await this.#spares.recycle(path, readers === 0);
+    } catch (error) {
+      throw this.#fail(error);
+    } finally {
+      this.#busy = false;
     }
   }
 
@@ -354,35 +376,40 @@ export class Wal {
 
   /** Goes on in a new segment: the next one is complete on the disk before this one says that it ends. */
   async #roll(): Promise<void> {
-    const { disk, directory, clusterId } = this.#options;
-    const file = await this.#spares.take();
-    const { header } = this.#current;
-    const seal = encodeSeal(header, this.#index, this.#offset, this.#crc);
-    const next: SegmentHeader = {
-      segmentBytes: header.segmentBytes,
-      sequence: header.sequence + 1,
-      firstIndex: this.#index.lastIndex + 1,
-      previousTerm: this.#index.lastTerm,
-      seed: seal.crc,
-      previousEnd: this.#offset + sealBytes,
-      fresh: false,
-      hardState: this.#index.hardState,
-      clusterId,
-    };
-    const path = `${directory}/${segmentName(next.sequence, next.firstIndex)}`;
-    file.writeSync(encodeSegmentHeader(next), 0);
-    await file.datasync();
-    await disk.rename(file.path, path);
-    await disk.syncDirectory(directory);
+    const spare = await this.#spares.take();
+    const { lastIndex, lastTerm } = this.#index;
+    const seal = encodeSeal(this.#current.header, this.#index, this.#offset, this.#crc);
+    const link = { seed: seal.crc, previousEnd: this.#offset + sealBytes, fresh: false };
+    const segment = await this.#publish(spare, { ...link, firstIndex: lastIndex + 1, previousTerm: lastTerm });
     this.#file.writeSync(seal.bytes, this.#offset);
     await this.#file.datasync();
+    await this.#goOn(spare, segment);
+  }
+
+  /** Makes a spare the next segment, durable under its name. */
+  async #publish(
+    spare: DiskFile,
+    place: Pick<SegmentHeader, "firstIndex" | "previousTerm" | "seed" | "previousEnd" | "fresh">,
+  ): Promise<Segment> {
+    const { disk, directory, clusterId } = this.#options;
+    const { segmentBytes, sequence } = this.#current.header;
+    const { hardState } = this.#index;
+    const header: SegmentHeader = { ...place, segmentBytes, sequence: sequence + 1, hardState, clusterId };
+    const path = `${directory}/${segmentName(header.sequence, header.firstIndex)}`;
+    spare.writeSync(encodeSegmentHeader(header), 0);
+    await spare.datasync();
+    await disk.rename(spare.path, path);
+    await disk.syncDirectory(directory);
+    return { path, header, walked: true, readers: 0 };
+  }
+
+  async #goOn(file: DiskFile, segment: Segment): Promise<void> {
     await this.#file.close();
     this.#file = file;
-    const segment: Segment = { path, header: next, walked: true, readers: 0 };
     this.#segments.push(segment);
     this.#index.enter(segment);
     this.#offset = segmentHeaderBytes;
-    this.#crc = next.seed;
+    this.#crc = segment.header.seed;
     this.#spares.prepare();
   }
 
