@@ -13,7 +13,12 @@ const programs = [
   { package: "nginx-light", program: "nginx", purpose: "the peer of the bulk read benchmark", gates: ["bench"] },
   { package: "etcd-server", program: "etcd", purpose: "the peer of the metadata benchmarks", gates: ["bench"] },
   { package: "iperf3", program: "iperf3", purpose: "the limit of the bulk read benchmark", gates: ["bench"] },
-  { package: "python3-venv", program: "python3", purpose: "the stock Hugging Face client", gates: ["integration", "e2e"] },
+  {
+    package: "python3-venv",
+    program: "python3",
+    purpose: "the stock Hugging Face client",
+    gates: ["integration", "e2e"],
+  },
 ];
 
 /** Programs of the gates that are not installed. */
