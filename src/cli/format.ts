@@ -15,7 +15,7 @@ export function addFormat({ program, signal }: Commands): void {
         const directory = flags["dir"] === undefined ? context.loadConfig().config["master.dir"] : String(flags["dir"]);
         const clusterId = randomUUID() as ClusterId;
         const erase = flags["erase"] === undefined ? undefined : String(flags["erase"]);
-        await formatMaster({ disk: new NodeDisk(), directory, clusterId, erase, wallMs: context.clock.wallMs() });
+        await formatMaster({ disk: new NodeDisk(), clock: context.clock, directory, clusterId, erase });
         context.output.result({ clusterId, directory }, () =>
           context.output.line(`formatted ${directory} for the new cluster ${clusterId}`),
         );

@@ -29,6 +29,8 @@ export type ConnectOptions = {
   readonly staleOnUnavailable?: boolean;
   /** This worker before all others: a gateway's own. */
   readonly preferredWorker?: WorkerAddress;
+  /** How long a call may take, all attempts included, unless it says otherwise. Default 30 s. */
+  readonly timeoutMs?: number;
   /** What the masters call this client in their logs. */
   readonly clientName?: string;
   readonly logger?: Logger;
@@ -62,6 +64,7 @@ export function connectParts(options: ConnectOptions): ClientParts {
       network,
       addresses,
       follow: options.follow ?? true,
+      ...(options.timeoutMs === undefined ? {} : { limits: { timeoutMs: options.timeoutMs } }),
       service: masterService,
       self: { software: "headpond", role: "client", name: clientName },
       clock,

@@ -1,0 +1,141 @@
+/**
+ * A master wired to the real world: its directory holds `journal/` (the log and its checkpoints) and `state/` (LMDB).
+ *
+ * An empty directory is formatted as a new cluster of its own, and says so loudly: with the local journal there is nobody
+ * whose data a new cluster could be confused with. Workers that know another cluster refuse to register.
+ */
+
+import { randomUUID } from "node:crypto";
+import { join } from "node:path";
+import { type Config, formatHostPort } from "../base/config.ts";
+import { HeadpondError } from "../base/errors.ts";
+import type { ClusterId, MasterId } from "../base/ids.ts";
+import type { Clock } from "../io/clock.ts";
+import type { Disk } from "../io/disk.ts";
+import { Metrics } from "../io/metrics.ts";
+import { formatJournal } from "../journal/format.ts";
+import { readBootId, readMeta } from "../journal/journal-meta.ts";
+import { LocalJournal } from "../journal/local-journal.ts";
+import { verifyJournal } from "../journal/inspect.ts";
+import { Master } from "../master/master.ts";
+import type { CommandResult } from "../namespace/command.ts";
+import { LmdbStore } from "../namespace/lmdb-store.ts";
+import { Namespace } from "../namespace/namespace.ts";
+import { advertisedHost, type Doors, type Served } from "./serve.ts";
+import { openUnderStoreWith } from "./serve-under-store.ts";
+import { version } from "./version.ts";
+
+export function journalDirectory(masterDirectory: string): string {
+  return join(masterDirectory, "journal");
+}
+
+export async function serveMaster(config: Config, doors: Doors): Promise<Served> {
+  const { clock, disk, network, onFatal } = doors;
+  if (config["journal.type"] !== "local") {
+    throw new HeadpondError(
+      "unsupported",
+      `journal.type ${config["journal.type"]}: this version has the local journal only`,
+    );
+  }
+  const logger = doors.logger.child({ master: config["master.id"] });
+  const metrics = new Metrics();
+  const directory = config["master.dir"];
+  const clusterId = await openOrFormat(directory, doors);
+  const bootId = await readBootId(disk);
+  const store = await LmdbStore.open({
+    directory: join(directory, "state"),
+    disk,
+    ...(bootId === undefined ? {} : { bootId }),
+  });
+  const namespace = new Namespace({ store });
+  const journal = new LocalJournal<CommandResult>({
+    disk,
+    clock,
+    logger,
+    metrics,
+    directory: journalDirectory(directory),
+    clusterId,
+    machine: namespace,
+    limits: { checkpointEveryBytes: config["journal.checkpointEvery"] },
+    onFatal,
+  });
+  const master = new Master({
+    id: config["master.id"] as MasterId,
+    clusterId,
+    clusterName: config["cluster.name"],
+    version,
+    nodeVersion: process.version,
+    directory,
+    disk,
+    network,
+    clock,
+    logger,
+    metrics,
+    rpcAddress: config["master.rpc"],
+    httpAddress: config["master.http"],
+    journal,
+    namespace,
+    verifyJournal: () => verifyJournal(disk, journalDirectory(directory)),
+    openUnderStore: openUnderStoreWith(doors, metrics),
+    workerTimeoutMs: config["master.workerTimeout"],
+  });
+  await master.start();
+  const rpc = formatHostPort({ ...master.rpcAddress, host: advertisedHost(master.rpcAddress.host, undefined) });
+  const http = formatHostPort({ ...master.httpAddress, host: advertisedHost(master.httpAddress.host, undefined) });
+  return {
+    masters: [rpc],
+    endpoints: { rpc, http: `http://${http}` },
+    workers: [],
+    directory,
+    close: async () => {
+      await master.close();
+      await journal.close();
+      await namespace.close();
+    },
+  };
+}
+
+async function openOrFormat(directory: string, { disk, clock, logger }: Doors): Promise<ClusterId> {
+  const journal = journalDirectory(directory);
+  await disk.makeDirectory(directory);
+  const names = await disk.list(directory);
+  if (names.length === 0) {
+    const clusterId = randomUUID() as ClusterId;
+    await formatMaster({ disk, clock, directory, clusterId, erase: undefined });
+    logger.warn("formatted a new, empty cluster", { clusterId, directory });
+    return clusterId;
+  }
+  return (await readMeta(disk, journal)).clusterId;
+}
+
+/** Throws `already-exists` unless the directory is empty, or `erase` is the id of the cluster in it. */
+export async function formatMaster(options: {
+  readonly disk: Disk;
+  readonly clock: Clock;
+  readonly directory: string;
+  readonly clusterId: ClusterId;
+  readonly erase: string | undefined;
+}): Promise<void> {
+  const { disk, clock, directory, clusterId, erase } = options;
+  const journal = journalDirectory(directory);
+  await disk.makeDirectory(directory);
+  if (erase !== undefined) {
+    const present = await readMeta(disk, journal);
+    if (present.clusterId !== erase) {
+      throw new HeadpondError(
+        "denied",
+        `${directory} belongs to cluster ${present.clusterId}, not ${erase}: nothing was erased`,
+      );
+    }
+    await disk.removeTree(join(directory, "state"));
+    await disk.removeTree(journal);
+  }
+  const names = await disk.list(directory);
+  if (names.length > 0) {
+    throw new HeadpondError(
+      "already-exists",
+      `${directory} is not empty (${names.slice(0, 3).join(", ")}): choose another, or erase it with --erase CLUSTER-ID`,
+    );
+  }
+  await formatJournal({ disk, clock, directory: journal, clusterId });
+}

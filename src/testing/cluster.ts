@@ -1,0 +1,132 @@
+/**
+ * A real cluster of processes for end-to-end tests: a master and workers on loopback in a temporary directory, the command
+ * line against it, and a clean end whatever happens.
+ */
+
+import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { freePorts, headpondBin, type StartedRole, startConfiguredRole } from "../cli/role-process.ts";
+
+export type CliResult = {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly bytes: Buffer;
+};
+
+export type TestCluster = {
+  readonly directory: string;
+  readonly master: StartedRole;
+  readonly masterAddress: string;
+  readonly workers: readonly StartedRole[];
+  /** Runs `headpond ARGS --masters ...`. */
+  run(...args: readonly string[]): Promise<CliResult>;
+  /** As `run` with `--json`; the parsed document. */
+  json<T = unknown>(...args: readonly string[]): Promise<T>;
+  /** Kills and starts a role again, with the files and ports that it had. */
+  restartMaster(signal?: NodeJS.Signals): Promise<void>;
+  restartWorker(index: number, signal?: NodeJS.Signals): Promise<void>;
+};
+
+export async function withCluster<T>(workerCount: number, use: (cluster: TestCluster) => Promise<T>): Promise<T> {
+  const directory = await mkdtemp(join(tmpdir(), "headpond-test-"));
+  const ports = await freePorts(2 + workerCount * 4);
+  const [rpc, http] = [ports[0], ports[1]];
+  const masterAddress = `127.0.0.1:${rpc}`;
+  const startMaster = (): Promise<StartedRole> =>
+    startConfiguredRole("master", "master", directory, {
+      cluster: { name: "test" },
+      master: {
+        dir: join(directory, "master"),
+        rpc: masterAddress,
+        http: `127.0.0.1:${http}`,
+        workerTimeout: "2s",
+      },
+    });
+  const startWorker = (index: number): Promise<StartedRole> => {
+    const [data, workerHttp, hf, files] = ports.slice(2 + index * 4, 6 + index * 4);
+    return startConfiguredRole(`worker-${index}`, "worker", directory, {
+      worker: {
+        id: `w${index}`,
+        masters: [masterAddress],
+        place: `local/local/local/host-${index}`,
+        advertise: "127.0.0.1",
+        dirs: [{ path: join(directory, `worker-${index}`), capacity: "10GiB" }],
+        data: `127.0.0.1:${data}`,
+        http: `127.0.0.1:${workerHttp}`,
+      },
+      gateways: { hf: `127.0.0.1:${hf}`, files: `127.0.0.1:${files}` },
+    });
+  };
+  let master: StartedRole | undefined;
+  const workers: StartedRole[] = [];
+  try {
+    master = await startMaster();
+    for (let index = 0; index < workerCount; index++) workers.push(await startWorker(index));
+    const run = (...args: readonly string[]): Promise<CliResult> =>
+      runCli([...args, "--masters", masterAddress], directory);
+    return await use({
+      directory,
+      get master() {
+        return master as StartedRole;
+      },
+      masterAddress,
+      workers,
+      run,
+      json: async <Document>(...args: readonly string[]) => {
+        const { stdout, stderr, code } = await run(...args, "--json");
+        if (stdout === "") throw new Error(`headpond ${args.join(" ")} ended with ${code} and no JSON: ${stderr}`);
+        return JSON.parse(stdout) as Document;
+      },
+      restartMaster: async (signal = "SIGKILL") => {
+        await master?.process.stop(signal);
+        master = await startMaster();
+      },
+      restartWorker: async (index, signal = "SIGKILL") => {
+        await workers[index]?.process.stop(signal);
+        workers[index] = await startWorker(index);
+      },
+    });
+  } finally {
+    await Promise.all(
+      [...workers, ...(master === undefined ? [] : [master])].map((role) => role.process.stop("SIGKILL")),
+    );
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** Runs the command line as a user would; never rejects for an exit code. */
+export async function runCli(args: readonly string[], directory: string, input?: Uint8Array): Promise<CliResult> {
+  const child = spawn(process.execPath, [headpondBin, ...args], {
+    cwd: directory,
+    stdio: ["pipe", "pipe", "pipe"],
+    env: { ...process.env, NO_COLOR: "1", HEADPOND_MASTERS: undefined },
+  });
+  child.stdin.on("error", () => {});
+  child.stdin.end(input);
+  const out: Buffer[] = [];
+  const err: Buffer[] = [];
+  child.stdout.on("data", (chunk: Buffer) => out.push(chunk));
+  child.stderr.on("data", (chunk: Buffer) => err.push(chunk));
+  const code = await new Promise<number>((done) => child.once("close", (status) => done(status ?? -1)));
+  const bytes = Buffer.concat(out);
+  return { code, bytes, stdout: bytes.toString(), stderr: Buffer.concat(err).toString() };
+}
+
+/** A directory that looks like a model; the files by relative path. */
+export async function writeModel(
+  directory: string,
+  files: Readonly<Record<string, Uint8Array | string>>,
+): Promise<void> {
+  for (const [name, content] of Object.entries(files)) {
+    await mkdir(dirname(join(directory, name)), { recursive: true });
+    await writeFile(join(directory, name), content);
+  }
+}
+
+export function sha256(bytes: Uint8Array | string): string {
+  return createHash("sha256").update(bytes).digest("hex");
+}
