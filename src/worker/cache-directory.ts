@@ -100,6 +100,10 @@ export class CacheDirectory {
   async open(): Promise<void> {
     try {
       await this.disk.makeDirectory(this.versionsPath);
+      // A durable file in a directory whose own name is lost would be no use.
+      await this.disk.syncDirectory(this.path);
+      const parent = this.path.slice(0, this.path.lastIndexOf("/"));
+      if (parent !== "") await this.disk.syncDirectory(parent).catch(() => {});
       this.#lock = await this.disk.lock(`${this.path}/lock`);
     } catch (error) {
       this.fail(error);

@@ -46,11 +46,13 @@ export class RecordingLogger implements Logger {
   }
 }
 
+type Held = Map<FileVersionId, { complete: boolean; readonly blocks: Set<number> }>;
+
 /** The master of a test: knows descriptors, hands out lists and orders, remembers reports. */
 export class FakeMaster {
   readonly descriptors = new Map<FileVersionId, FileDescriptor>();
   readonly loadReports: LoadReport[] = [];
-  readonly holdings = new Map<WorkerId, Map<FileVersionId, { complete: boolean; blocks: Set<number> }>>();
+  readonly holdings = new Map<WorkerId, Held>();
   clusterId = "cluster-1" as ClusterId;
   reachable = true;
   describes = 0;
@@ -100,7 +102,7 @@ export class FakeMaster {
       reportHoldings: async (report) => {
         check();
         if (report.full && report.sequence === 0) master.holdings.set(report.workerId, new Map());
-        const held = master.holdings.get(report.workerId) ?? new Map();
+        const held: Held = master.holdings.get(report.workerId) ?? new Map();
         for (const holding of report.holdings) {
           const known = held.get(holding.id) ?? { complete: false, blocks: new Set<number>() };
           if (holding.gone) held.delete(holding.id);
@@ -242,7 +244,7 @@ export class TestCluster {
       logger: options.logger ?? silentLogger,
       metrics: new Metrics(),
       masters: [this.master.connection()],
-      openUnderStore: () => this.origin,
+      openUnderStore: async () => this.origin,
       data: { host: "127.0.0.1", port: 0 },
       http: { host: "127.0.0.1", port: 0 },
       software: "test",

@@ -38,8 +38,8 @@ export type FetcherLimits = {
 
 export const fetcherLimits: FetcherLimits = {
   originReadsMax: 8,
-  peerReadsMax: 12,
-  diskReadsMax: 4,
+  peerReadsMax: 8,
+  diskReadsMax: 2,
   sourcesMax: 12,
   listWaitMs: 500,
 };

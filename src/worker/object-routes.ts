@@ -31,7 +31,7 @@ export class ObjectRoutes {
     checkFileKey(key);
     const ifAbsent = request.query.get("ifAbsent") === "true";
     const expected = request.headers["x-headpond-sha256"]?.toLowerCase();
-    const store = this.#stores.writable(Number(mountText) as MountId);
+    const store = await this.#stores.writable(Number(mountText) as MountId);
     if (this.#writes >= this.#writesMax) {
       throw new HeadpondError("overloaded", `${this.#writesMax} objects are being written already`, {
         details: { retryAfterMs: 1000 },

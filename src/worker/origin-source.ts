@@ -31,7 +31,7 @@ export type OriginDependencies = {
   readonly clock: Clock;
   readonly limits: OriginLimits;
   /** Throws `no-mount` or `unavailable`. */
-  readonly underStore: (mountId: MountId) => UnderStore;
+  readonly underStore: (mountId: MountId) => Promise<UnderStore>;
   /** Every byte that arrived, also of attempts that failed. */
   readonly onBytes: (fill: Fill, bytes: number) => void;
 };
@@ -71,7 +71,7 @@ export async function readOrigin(fill: Fill, dependencies: OriginDependencies, s
 async function readOnce(fill: Fill, dependencies: OriginDependencies, signal: AbortSignal): Promise<void> {
   const { clock, limits, underStore, onBytes } = dependencies;
   const { descriptor } = fill.file;
-  const store = underStore(descriptor.mountId);
+  const store = await underStore(descriptor.mountId);
   const attempt = new AbortController();
   const onAbort = (): void => attempt.abort(signal.reason);
   signal.addEventListener("abort", onAbort, { once: true });

@@ -7,13 +7,13 @@ import type { Logger } from "../io/logger.ts";
 import type { UnderStore } from "../under-store/under-store.ts";
 
 /** `options` with their secrets. */
-export type OpenUnderStore = (mount: MountInfo) => UnderStore;
+export type OpenUnderStore = (mount: MountInfo) => Promise<UnderStore>;
 
 export class UnderStores {
   readonly #open: OpenUnderStore;
   readonly #logger: Logger;
   readonly #mounts = new Map<MountId, MountInfo>();
-  readonly #stores = new Map<MountId, UnderStore>();
+  readonly #stores = new Map<MountId, Promise<UnderStore>>();
   #known = false;
 
   constructor(options: { readonly open: OpenUnderStore; readonly logger: Logger }) {
@@ -34,20 +34,24 @@ export class UnderStores {
   }
 
   /** Throws `no-mount`, or `unavailable` while no master has told the mounts. */
-  get(id: MountId): UnderStore {
-    let store = this.#stores.get(id);
-    if (store === undefined) {
-      store = this.#open(this.#mount(id));
-      this.#stores.set(id, store);
-    }
-    return store;
+  get(id: MountId): Promise<UnderStore> {
+    const known = this.#stores.get(id);
+    if (known !== undefined) return known;
+    const opening = Promise.resolve()
+      .then(() => this.#open(this.#mount(id)))
+      .catch((error: unknown) => {
+        this.#stores.delete(id);
+        throw error;
+      });
+    this.#stores.set(id, opening);
+    return opening;
   }
 
   /** As `get`; also throws `read-only`. */
-  writable(id: MountId): UnderStore {
+  async writable(id: MountId): Promise<UnderStore> {
     const mount = this.#mount(id);
     if (mount.readOnly) throw new HeadpondError("read-only", `${mount.path} is mounted read-only`);
-    const store = this.get(id);
+    const store = await this.get(id);
     if (!store.traits.writable) throw new HeadpondError("read-only", `${store.uri} cannot be written`);
     return store;
   }
@@ -60,7 +64,7 @@ export class UnderStores {
   async close(): Promise<void> {
     const stores = [...this.#stores.values()];
     this.#stores.clear();
-    await Promise.all(stores.map((store) => store.close()));
+    await Promise.all(stores.map(closeStore));
   }
 
   #mount(id: MountId): MountInfo {
@@ -76,8 +80,13 @@ export class UnderStores {
     const store = this.#stores.get(id);
     if (store === undefined) return;
     this.#stores.delete(id);
-    store.close().catch((error: unknown) => {
-      this.#logger.warn("an under store could not be closed", { uri: store.uri, error: String(error) });
+    closeStore(store).catch((error: unknown) => {
+      this.#logger.warn("an under store could not be closed", { mount: id, error: String(error) });
     });
   }
+}
+
+async function closeStore(opening: Promise<UnderStore>): Promise<void> {
+  const store = await opening.catch(() => undefined);
+  await store?.close();
 }
