@@ -305,7 +305,10 @@ export function holdsUnderStoreContract(harness: StoreHarness): void {
       const winners = outcomes.flatMap((outcome, i) => (outcome.status === "fulfilled" ? [i] : []));
       assert.equal(winners.length, 1, `${winners.length} winners at ${size} bytes`);
       for (const outcome of outcomes) {
-        if (outcome.status === "rejected") assert.equal((outcome.reason as HeadpondError).code, "already-exists");
+        if (outcome.status === "rejected") {
+          const { code, message } = outcome.reason as HeadpondError;
+          assert.equal(code, "already-exists", message);
+        }
       }
       const { etag } = await fileAt(store, key);
       const got = await readBytes(store, key, { position: 0, length: size, etag });

@@ -37,6 +37,7 @@ export type HttpUnderStoreDependencies = {
   /** Value of the header of that name. */
   readonly authorization?: string;
   readonly gate: RequestGate;
+  /** Closed with the store. */
   readonly http: HttpClient;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -117,7 +118,11 @@ export class HttpUnderStore implements UnderStore {
     const facts = await this.#facts(key, signal);
     if (facts === "directory") return { kind: "directory", key };
     if (facts !== undefined) return { kind: "file", info: facts };
-    const { response } = await this.#request("HEAD", this.#urlOf(key, true), {}, signal);
+    // A server that does not send us to the slash may still have something there.
+    const url = this.#urlOf(key, true);
+    let { response } = await this.#request("HEAD", url, {}, signal);
+    response.destroy();
+    if (isHeadRefused(response.status)) ({ response } = await this.#request("GET", url, {}, signal));
     response.destroy();
     return response.status >= 200 && response.status < 300 ? { kind: "directory", key } : undefined;
   }
@@ -170,7 +175,9 @@ export class HttpUnderStore implements UnderStore {
     throw this.#readOnly();
   }
 
-  async close(): Promise<void> {}
+  async close(): Promise<void> {
+    await this.#http.close();
+  }
 
   async #index(
     directoryKey: string,
@@ -225,10 +232,10 @@ export class HttpUnderStore implements UnderStore {
     response.destroy();
     if (answered.pathname === `${url.pathname}/`) return "directory";
     let sizeBytes = response.lengthBytes;
-    const isRefused = [400, 403, 405, 501].includes(response.status);
-    if (isRefused || (response.status === 200 && sizeBytes === undefined)) {
+    if (isHeadRefused(response.status) || (response.status === 200 && sizeBytes === undefined)) {
       ({ response, url: answered } = await this.#request("GET", url, { range: "bytes=0-0" }, signal));
       response.destroy();
+      if (answered.pathname === `${url.pathname}/`) return "directory";
       sizeBytes = parseContentRange(response.headers["content-range"])?.totalBytes;
       if (response.status === 200) sizeBytes = response.lengthBytes;
       // An empty file has no first byte: 416 then tells the size.
@@ -326,6 +333,11 @@ export class HttpUnderStore implements UnderStore {
   #readOnly(): HeadpondError {
     return new HeadpondError("read-only", `${this.uri} is a web server: nothing can be written there`);
   }
+}
+
+/** Whether a server may have meant the method, not the file. */
+function isHeadRefused(status: number): boolean {
+  return status === 400 || status === 403 || status === 405 || status === 501;
 }
 
 /** A weak ETag may stand for several contents, so time and size say more. */

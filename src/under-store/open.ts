@@ -5,7 +5,7 @@ import { HeadpondError } from "../base/errors.ts";
 import { Random } from "../base/random.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Disk } from "../io/disk.ts";
-import type { HttpClient } from "../io/http-client.ts";
+import { HttpClient } from "../io/http-client.ts";
 import type { Logger } from "../io/logger.ts";
 import type { Metrics } from "../io/metrics.ts";
 import { HttpUnderStore } from "./http.ts";
@@ -23,7 +23,6 @@ export type OpenUnderStoreDependencies = {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
-  readonly http: HttpClient;
   /** Variables that options may refer to (`env:NAME`), and that S3's usual names are looked up in. */
   readonly environment: Environment;
   readonly random?: Random;
@@ -123,7 +122,7 @@ async function openLocal({ uri, options, random, dependencies }: Opening): Promi
 }
 
 async function openS3({ uri, options, environment, random, dependencies }: Opening): Promise<UnderStore> {
-  const { clock, logger, http } = dependencies;
+  const { clock, logger } = dependencies;
   const { bucket, prefix } = parseS3Uri(uri);
   const endpoint = endpointOf(
     options.text("endpoint") ?? environment["AWS_ENDPOINT_URL_S3"] ?? environment["AWS_ENDPOINT_URL"],
@@ -153,11 +152,12 @@ async function openS3({ uri, options, environment, random, dependencies }: Openi
   const limits = { requestsMax: settings.requestsMax };
   const gate = new RequestGate({ clock, random, metrics, store: s3Uri(settings), limits });
   const partSizeBytes = options.sizeBytes("partSize", partSizeBytesDefault, partSizeBytesMin, partSizeBytesMax);
+  const http = httpClient(clock, settings.requestsMax);
   return new S3UnderStore({ settings, partSizeBytes, gate, http, clock, logger, metrics });
 }
 
 async function openHttp({ uri, options, random, dependencies }: Opening): Promise<UnderStore> {
-  const { clock, logger, http } = dependencies;
+  const { clock, logger } = dependencies;
   const base = parseHttpUri(uri);
   const authorization = await options.secret("authorization");
   const metrics = underStoreMetrics(dependencies.metrics);
@@ -166,12 +166,17 @@ async function openHttp({ uri, options, random, dependencies }: Opening): Promis
     base,
     ...(authorization === undefined ? {} : { authorization }),
     gate: new RequestGate({ clock, random, metrics, store: base.href, limits }),
-    http,
+    http: httpClient(clock, limits.requestsMax),
     clock,
     logger,
     metrics,
     requestTimeoutMs: options.durationMs("requestTimeout", requestTimeoutMsDefault),
   });
+}
+
+/** One for each store, closed with it: as many connections as it may have requests. */
+function httpClient(clock: Clock, requestsMax: number): HttpClient {
+  return new HttpClient({ clock, limits: { connectionsPerOriginMax: requestsMax } });
 }
 
 /** `file:///a/b%20c` → `/a/b c`. */
@@ -191,7 +196,7 @@ function parseFileUri(uri: string): string {
 function parseS3Uri(uri: string): { readonly bucket: string; readonly prefix: string } {
   const [, bucket = "", path = ""] = /^s3:\/\/([^/]*)\/?(.*)$/is.exec(uri) ?? [];
   if (bucket.includes("@")) throw secretsInUri("s3", "options accessKeyId and secretAccessKey");
-  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$/.test(bucket)) {
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$/.test(bucket)) {
     throw new HeadpondError("invalid", `${shown(uri)} does not name a bucket: write s3://bucket or s3://bucket/prefix`);
   }
   const prefix = path.replace(/\/+$/, "");
@@ -243,7 +248,7 @@ function decodePart(uri: string, text: string): string {
 function shown(uri: string): string {
   return JSON.stringify(
     uri
-      .replace(/\/\/[^/@]*@/, "//***@")
+      .replace(/[^/]*@/g, "***@")
       .replace(/[?#].*$/s, "?***")
       .slice(0, 200),
   );

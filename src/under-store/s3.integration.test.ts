@@ -30,12 +30,8 @@ else await holdsAgainst(await startS3Server(found));
 
 async function holdsAgainst(server: S3Server): Promise<void> {
   const clock = new NodeClock();
-  const http = new HttpClient({ clock });
-  after(async () => {
-    await http.close();
-    await server.close();
-  });
-  const dependencies = { disk: new NodeDisk(), clock, logger: silentLogger, metrics: new Metrics(), http };
+  after(() => server.close());
+  const dependencies = { disk: new NodeDisk(), clock, logger: silentLogger, metrics: new Metrics() };
   const secret: UnderStoreOptions = { accessKeyId: server.accessKeyId, secretAccessKey: server.secretAccessKey };
   let buckets = 0;
 
@@ -118,7 +114,15 @@ async function holdsAgainst(server: S3Server): Promise<void> {
     const metrics = underStoreMetrics(new Metrics());
     const gate = new RequestGate({ clock, random: new Random(1), metrics, store: "test" });
     const limits = { partSizeBytes: 5 * MiB, copySizeBytesMax: 5 * MiB };
-    const store = new S3UnderStore({ settings, ...limits, gate, http, clock, logger: silentLogger, metrics });
+    const store = new S3UnderStore({
+      settings,
+      ...limits,
+      gate,
+      http: new HttpClient({ clock }),
+      clock,
+      logger: silentLogger,
+      metrics,
+    });
     const seed = Math.floor(Math.random() * 2 ** 32);
     const bytes = new Random(seed).bytes(12 * MiB);
     await store.write("large", { body: bodyOf(bytes, MiB) });

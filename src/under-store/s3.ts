@@ -49,6 +49,7 @@ export type S3UnderStoreDependencies = {
   /** Larger objects are copied in parts when they are renamed. */
   readonly copySizeBytesMax?: number;
   readonly gate: RequestGate;
+  /** Closed with the store. */
   readonly http: HttpClient;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -205,6 +206,7 @@ export class S3UnderStore implements UnderStore {
 
   async close(): Promise<void> {
     this.#connection.close();
+    await this.#http.close();
   }
 
   /** Object by object: what a crash leaves behind is moved by the next try. */
