@@ -3,7 +3,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { HeadpondError } from "../base/errors.ts";
 import type { Clock } from "./clock.ts";
-import type { HttpLimits } from "./http-server.ts";
+import type { HttpLimits } from "./http-limits.ts";
 import { socketAddress } from "./tcp-connection.ts";
 
 export class HttpRequest {

@@ -8,8 +8,8 @@ import { assert } from "../base/assert.ts";
 import { HeadpondError } from "../base/errors.ts";
 import type { BufferPool } from "./aligned-buffer.ts";
 import type { Clock } from "./clock.ts";
+import type { HttpLimits } from "./http-limits.ts";
 import { clientGone, type HttpRequest } from "./http-request.ts";
-import type { HttpLimits } from "./http-server.ts";
 
 export type HttpHeaders = Readonly<Record<string, string | number | readonly string[]>>;
 

@@ -11,12 +11,12 @@ export interface Connection {
   onClose: (error: Error | undefined) => void;
   /** Called when `write` returned false and the buffer has drained. */
   onDrain: () => void;
-  /** Queues `bytes` (owned by the connection from now on). False: stop until `onDrain`. */
+  /** Queues `bytes` (owned by the connection until `pendingBytes` is 0). False: stop until `onDrain`. */
   write(bytes: Uint8Array): boolean;
   /** Stops and resumes the arrival of data: back-pressure to the peer. */
   pause(): void;
   resume(): void;
-  /** Bytes queued and not yet handed to the kernel. */
+  /** Bytes queued and not yet handed to the kernel. 0: no buffer that was given to `write` is in use any more. */
   readonly pendingBytes: number;
   /** Sends what is queued, then ends. */
   end(): void;
