@@ -160,6 +160,7 @@ export class InodeTable {
     }
     const { size } = directory.names;
     directory.names.set(name, id);
+    directory.sortedNames = undefined;
     if (id !== 0) this.#filter.add(directory, name);
     this.#dirtyNames += directory.names.size - size;
   }
@@ -170,32 +171,20 @@ export class InodeTable {
 
   /** Children behind `afterName`, in the order of their bytes. */
   list(directory: Inode, afterName: string | undefined, limit: number): NamedInode[] {
-    const changes: [string, number][] = [];
-    const { names, frozenNames } = directory;
-    if (frozenNames !== undefined) {
-      for (const entry of frozenNames) {
-        if (names?.has(entry[0]) !== true && (afterName === undefined || compareNames(entry[0], afterName) > 0)) {
-          changes.push(entry);
-        }
-      }
-    }
-    if (names !== undefined) {
-      for (const entry of names) {
-        if (afterName === undefined || compareNames(entry[0], afterName) > 0) changes.push(entry);
-      }
-    }
-    changes.sort((a, b) => compareNames(a[0], b[0]));
+    const changes = sortedNames(directory);
+    let next = afterName === undefined ? 0 : firstBehind(changes, afterName);
+    const changedId = (name: string): number => directory.names?.get(name) ?? directory.frozenNames?.get(name) ?? 0;
     const result: NamedInode[] = [];
-    let next = 0;
     const from = Buffer.from(this.#nameKey(directory.id, afterName ?? ""));
     this.#store.scan(namesTable, from, (key, value) => {
       if (key.readUIntBE(0, 6) !== directory.id) return false;
       const name = key.toString("utf8", 6);
       if (name === afterName) return true;
       for (; next < changes.length; next++) {
-        const [changedName, id] = changes[next] as [string, number];
+        const changedName = changes[next] as string;
         const order = compareNames(changedName, name);
         if (order > 0) break;
+        const id = changedId(changedName);
         if (id !== 0) result.push({ name: changedName, inodeId: id as InodeId });
         if (result.length >= limit) return false;
         if (order === 0) {
@@ -207,7 +196,8 @@ export class InodeTable {
       return result.length < limit;
     });
     for (; next < changes.length && result.length < limit; next++) {
-      const [name, id] = changes[next] as [string, number];
+      const name = changes[next] as string;
+      const id = changedId(name);
       if (id !== 0) result.push({ name, inodeId: id as InodeId });
     }
     return result;
@@ -310,7 +300,10 @@ export class InodeTable {
       inode.frozen = 0;
       if (!inode.dirty && (inode.removed || (!inode.referenced && isIdle(inode)))) this.#forget(inode);
     }
-    for (const directory of this.#frozenDirectories) directory.frozenNames = undefined;
+    for (const directory of this.#frozenDirectories) {
+      directory.frozenNames = undefined;
+      directory.sortedNames = undefined;
+    }
     const last = this.#frozen[this.#frozen.length - 1];
     if (last !== undefined) this.#pageEnd = Math.max(this.#pageEnd, Math.floor(last.id / inodesPerPage) + 1);
     this.#frozen = [];
@@ -477,4 +470,30 @@ function isIdle(inode: Inode): boolean {
   return (
     !inode.dirty && inode.frozen === 0 && inode.names === undefined && inode.frozenNames === undefined && inode.id !== 1
   );
+}
+
+const noNames: readonly string[] = [];
+
+/** Names below the directory that the store does not hold as they are. */
+function sortedNames(directory: Inode): readonly string[] {
+  const { names, frozenNames } = directory;
+  if (names === undefined && frozenNames === undefined) return noNames;
+  if (directory.sortedNames === undefined) {
+    const all = new Set(names?.keys());
+    if (frozenNames !== undefined) for (const name of frozenNames.keys()) all.add(name);
+    directory.sortedNames = [...all].sort(compareNames);
+  }
+  return directory.sortedNames;
+}
+
+/** Index of the first name behind `name`. */
+function firstBehind(names: readonly string[], name: string): number {
+  let low = 0;
+  let high = names.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (compareNames(names[middle] as string, name) <= 0) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }

@@ -68,6 +68,8 @@ export class Inode {
   frozenRemoved = false;
   names: NameChanges | undefined = undefined;
   frozenNames: NameChanges | undefined = undefined;
+  /** Names of both, in order, for listings; undefined after a change. */
+  sortedNames: readonly string[] | undefined = undefined;
   /** Hash of the row as counted in the digest. */
   hashLow = 0;
   hashHigh = 0;
