@@ -33,10 +33,14 @@ export function exitCodeOf(error: unknown): number {
   return known.outcome === "unknown" ? errorTable["unknown-outcome"].exitCode : errorTable[known.code].exitCode;
 }
 
-/** A command with the common flags and an example in its help. */
-export function leaf(parent: Command, usage: string, description: string, example: string): Command {
-  return withCommonFlags(parent.command(usage).description(description)).addHelpText(
-    "after",
-    `\nExample:\n  ${example}\n`,
-  );
+/** A command with the common flags and an example in its help; `isDefault`: what its group does when no verb is given. */
+export function leaf(
+  parent: Command,
+  usage: string,
+  description: string,
+  example: string,
+  options: { readonly isDefault?: boolean } = {},
+): Command {
+  const command = parent.command(usage, options).description(description);
+  return withCommonFlags(command).addHelpText("after", `\nExample:\n  ${example}\n`);
 }

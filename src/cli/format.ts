@@ -3,7 +3,6 @@
 import { randomUUID } from "node:crypto";
 import type { ClusterId } from "../base/ids.ts";
 import { NodeDisk } from "../io/node-disk.ts";
-import { formatMaster } from "./serve-master.ts";
 import { action, type Commands, leaf } from "./command.ts";
 
 export function addFormat({ program, signal }: Commands): void {
@@ -15,6 +14,7 @@ export function addFormat({ program, signal }: Commands): void {
         const directory = flags["dir"] === undefined ? context.loadConfig().config["master.dir"] : String(flags["dir"]);
         const clusterId = randomUUID() as ClusterId;
         const erase = flags["erase"] === undefined ? undefined : String(flags["erase"]);
+        const { formatMaster } = await import("./serve-master.ts");
         await formatMaster({ disk: new NodeDisk(), clock: context.clock, directory, clusterId, erase });
         context.output.result({ clusterId, directory }, () =>
           context.output.line(`formatted ${directory} for the new cluster ${clusterId}`),

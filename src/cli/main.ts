@@ -1,75 +1,12 @@
-/**
- * The command line: `headpond GROUP VERB [ARGS] [--flags]`. One file per command or group in this folder adds its
- * commands to the program; this file runs them and turns whatever happens into an exit code (surface.md).
- */
+/** The command line: runs the command tree and turns whatever happens into an exit code (surface.md). */
 
-import { Command, CommanderError } from "commander";
+import { CommanderError } from "commander";
 import { HeadpondError } from "../base/errors.ts";
-import { addCluster } from "./cluster.ts";
-import type { Commands } from "./command.ts";
-import { addCompletion } from "./completion.ts";
-import { addConfig } from "./config.ts";
-import { addDoctor } from "./doctor.ts";
-import { addFormat } from "./format.ts";
-import { addFsChange } from "./fs-change.ts";
-import { addFsCopy } from "./fs-copy.ts";
-import { addFsList } from "./fs-list.ts";
-import { addFsRead } from "./fs-read.ts";
-import { addJobs } from "./jobs.ts";
-import { addJournal } from "./journal.ts";
-import { addLoad } from "./load.ts";
-import { addModels } from "./models.ts";
-import { addMount } from "./mount.ts";
-import { addRoles } from "./roles.ts";
-import { addUp } from "./up.ts";
-import { addVersion, version } from "./version.ts";
+import { buildProgram } from "./program.ts";
 
 const usageExitCode = 2;
 
-/** Builds the whole command tree. */
-export function buildProgram(signal: AbortSignal): Command {
-  const program = new Command("headpond")
-    .description("A distributed cache and namespace for AI models.")
-    .version(version, "-V, --version")
-    .showHelpAfterError("(add --help for the flags and an example)")
-    .configureOutput({ outputError: (text, write) => write(text) })
-    .addHelpText(
-      "after",
-      "\nExample:\n  headpond up --mount /models=file:///srv/models\n  headpond load /models/org/name --to all\n",
-    );
-  const fs = program.command("fs").description("files and directories of the namespace");
-  const commands: Commands = { program, fs, signal };
-  for (const add of [
-    addUp,
-    addRoles,
-    addFormat,
-    addMount,
-    addFsList,
-    addFsRead,
-    addFsChange,
-    addFsCopy,
-    addLoad,
-    addJobs,
-    addModels,
-    addCluster,
-    addJournal,
-    addConfig,
-    addDoctor,
-    addVersion,
-    addCompletion,
-  ]) {
-    add(commands);
-  }
-  applyExitOverride(program);
-  return program;
-}
-
-function applyExitOverride(command: Command): void {
-  command.exitOverride();
-  for (const child of command.commands) applyExitOverride(child);
-}
-
-export async function main(argv: readonly string[]): Promise<void> {
+async function main(argv: readonly string[]): Promise<void> {
   const abort = new AbortController();
   let interrupts = 0;
   const onSignal = (): void => {
@@ -86,7 +23,13 @@ export async function main(argv: readonly string[]): Promise<void> {
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     process.exitCode = error.exitCode === 0 ? 0 : usageExitCode;
+    // The usage itself went to stderr; who parses JSON gets the error as a document.
+    if (error.exitCode !== 0 && argv.includes("--json")) {
+      process.stdout.write(`${JSON.stringify(new HeadpondError("invalid", error.message))}\n`);
+    }
   }
   process.off("SIGINT", onSignal);
   process.off("SIGTERM", onSignal);
 }
+
+await main(process.argv);

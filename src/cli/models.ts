@@ -9,7 +9,9 @@ import type { Context } from "./context.ts";
 
 export function addModels({ program, signal }: Commands): void {
   const models = program.command("models").description("models and where they are ready");
-  leaf(models, "ls [path]", "models below a path, one row a worker", "headpond models ls /models").action(
+  leaf(models, "ls [path]", "models below a path, one row a worker", "headpond models ls /models", {
+    isDefault: true,
+  }).action(
     action(signal, async (context, _flags, word: string | undefined) => {
       const list = await context.client().models({ ...(word === undefined ? {} : { path: parsePath(word) }), signal });
       context.output.result(list, () => showModels(context, list));

@@ -3,21 +3,36 @@
 import type { Config } from "../base/config.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import type { Context } from "./context.ts";
-import { makeDoors, type Served } from "./serve.ts";
-import { serveMaster } from "./serve-master.ts";
-import { serveWorker } from "./serve-worker.ts";
+import type { Served } from "./serve.ts";
 
 export function addRoles({ program, signal }: Commands): void {
   leaf(program, "master", "run a master", "headpond master --config headpond.yaml").action(
     action(signal, async (context) =>
-      serveRole(context, context.loadConfig().config, (config) => serveMaster(config, makeDoors(config))),
+      serveRole(context, context.loadConfig().config, async (config) => {
+        const { makeDoors, serveMaster } = await loadRoles();
+        return serveMaster(config, makeDoors(config));
+      }),
     ),
   );
   leaf(program, "worker", "run a worker with its gateways", "headpond worker --config headpond.yaml").action(
     action(signal, async (context) =>
-      serveRole(context, context.loadConfig().config, (config) => serveWorker(config, makeDoors(config))),
+      serveRole(context, context.loadConfig().config, async (config) => {
+        const { makeDoors, serveWorker } = await loadRoles();
+        return serveWorker(config, makeDoors(config));
+      }),
     ),
   );
+}
+
+/** The code of the roles, with all its libraries, is loaded only by the commands that need it: `fs ls` starts sooner. */
+export async function loadRoles(): Promise<
+  typeof import("./serve.ts") & typeof import("./serve-master.ts") & typeof import("./serve-worker.ts")
+> {
+  return {
+    ...(await import("./serve.ts")),
+    ...(await import("./serve-master.ts")),
+    ...(await import("./serve-worker.ts")),
+  };
 }
 
 /** Starts, prints the ready line, waits for the signal, ends in order. */

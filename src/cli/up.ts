@@ -9,10 +9,8 @@ import { connect } from "../client/client.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import { parsePairs } from "./fs-change.ts";
 import { parseCount } from "./fs-list.ts";
-import { announce, untilAborted } from "./roles.ts";
-import { type Doors, makeDoors, type Served } from "./serve.ts";
-import { serveMaster } from "./serve-master.ts";
-import { serveWorker } from "./serve-worker.ts";
+import { announce, loadRoles, untilAborted } from "./roles.ts";
+import type { Doors, Served } from "./serve.ts";
 
 const portBaseDefault = 7070;
 /** Ports of worker i begin at base + 10 + 10 i, in the order of the defaults in surface.md. */
@@ -63,6 +61,7 @@ export function addUp({ program, signal }: Commands): void {
 
 async function serveAll(options: UpOptions): Promise<Served> {
   const { directory, portBase } = options;
+  const { makeDoors, serveMaster, serveWorker } = await loadRoles();
   const running: Served[] = [];
   const close = async (): Promise<void> => {
     for (const served of running.toReversed()) await served.close();
