@@ -12,6 +12,7 @@ import { TcpNetwork } from "../io/tcp-network.ts";
 import { ClusterClient, parseAddress } from "../rpc/cluster-client.ts";
 import { masterService } from "../rpc/master-service.ts";
 import type { ClientParts } from "./client.ts";
+import { LocalDataPort, type LocalReader } from "./local-data-port.ts";
 import { WorkerDataPort } from "./worker-data-port.ts";
 
 export type ConnectOptions = {
@@ -31,6 +32,8 @@ export type ConnectOptions = {
   readonly preferredWorker?: WorkerAddress;
   /** How long a call may take, all attempts included, unless it says otherwise. Default 30 s. */
   readonly timeoutMs?: number;
+  /** Bytes of `preferredWorker` without a socket in between: the worker of the same process. */
+  readonly localReader?: LocalReader;
   /** What the masters call this client in their logs. */
   readonly clientName?: string;
   readonly logger?: Logger;
@@ -58,6 +61,15 @@ export function connectParts(options: ConnectOptions): ClientParts {
   const clock = options.clock ?? new NodeClock();
   const network = options.network ?? new TcpNetwork();
   const logger = options.logger ?? silentLogger;
+  const { localReader, preferredWorker } = options;
+  if (localReader !== undefined && preferredWorker === undefined) {
+    throw new HeadpondError("invalid", "localReader needs preferredWorker: whose bytes it reads");
+  }
+  const others = new WorkerDataPort({ http: new HttpClient({ clock }), network, clock, logger });
+  const dataPort =
+    localReader === undefined || preferredWorker === undefined
+      ? others
+      : new LocalDataPort({ address: preferredWorker.data, reader: localReader, others });
   const clientName = options.clientName ?? "headpond-sdk";
   return {
     masters: new ClusterClient({
@@ -70,12 +82,12 @@ export function connectParts(options: ConnectOptions): ClientParts {
       clock,
       logger,
     }),
-    dataPort: new WorkerDataPort({ http: new HttpClient({ clock }), network, clock, logger }),
+    dataPort,
     clock,
     logger,
     clientName,
     place: options.place === undefined ? undefined : parsePlace(options.place),
-    preferredWorker: options.preferredWorker,
+    preferredWorker,
     staleOnUnavailable: options.staleOnUnavailable,
   };
 }

@@ -69,9 +69,8 @@ export class FileSource {
     while (offset < end) {
       const worker = await attempts.next();
       try {
-        const rest = { address: worker.data, id: file.id, position: offset, length: end - offset };
-        const startsWhole = whole && offset === 0;
-        for await (const chunk of dataPort.stream({ ...rest, whole: startsWhole, signal: range.signal })) {
+        const rest = { address: worker.data, file, position: offset, length: end - offset };
+        for await (const chunk of dataPort.stream({ ...rest, signal: range.signal })) {
           if (chunk.length > end - offset) {
             throw new HeadpondError("corrupt", `worker ${worker.id} sent more of ${file.path} than was asked for`);
           }
@@ -105,7 +104,7 @@ export class FileSource {
       try {
         const bytes = await this.#parts.dataPort.read({
           address: worker.data,
-          id: this.file.id,
+          file: this.file,
           position,
           length,
           signal,

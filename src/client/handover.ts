@@ -1,71 +1,73 @@
 /**
- * Turns chunks that are pushed into chunks that are asked for, one at a time: the pusher waits until its chunk has been
- * used, so nothing is copied and nothing piles up.
+ * Turns chunks that are pushed into chunks that are asked for. A chunk is given back to its pusher when the next one is
+ * taken, so nothing is copied; how many are on the way at once is the pusher's choice.
  */
 
+type Given = { readonly chunk: Uint8Array; readonly release: () => void };
+type Waiting = {
+  readonly resolve: (chunk: Uint8Array | undefined) => void;
+  readonly reject: (error: unknown) => void;
+};
+
 export class Handover {
-  #chunk: Uint8Array | undefined;
-  #used: (() => void) | undefined;
-  #waiting:
-    | { readonly resolve: (chunk: Uint8Array | undefined) => void; readonly reject: (error: unknown) => void }
-    | undefined;
+  /** Given and not yet taken. */
+  readonly #queue: Given[] = [];
+  /** Taken, and in use until the next one is asked for. */
+  #inUse: Given | undefined;
+  #waiting: Waiting | undefined;
   #ended = false;
-  #error: unknown;
+  #failure: { readonly error: unknown } | undefined;
 
   /** Resolves when the chunk may be overwritten. */
   give(chunk: Uint8Array): Promise<void> {
-    return new Promise((resolve) => {
+    return new Promise((release) => {
       if (this.#ended) {
-        resolve();
+        release();
         return;
       }
-      this.#used = resolve;
-      const waiting = this.#waiting;
-      this.#waiting = undefined;
-      if (waiting === undefined) this.#chunk = chunk;
-      else waiting.resolve(chunk);
+      this.#queue.push({ chunk, release });
+      this.#serve();
     });
   }
 
   /** The next chunk, `undefined` at the end. The chunk before it is given back. */
   take(): Promise<Uint8Array | undefined> {
-    // A chunk that waits has not been taken yet: only its pusher knows it.
-    const chunk = this.#chunk;
-    if (chunk !== undefined) {
-      this.#chunk = undefined;
-      return Promise.resolve(chunk);
-    }
+    this.#inUse?.release();
+    this.#inUse = undefined;
     return new Promise((resolve, reject) => {
-      this.#release();
-      if (this.#error !== undefined) reject(this.#error as Error);
-      else if (this.#ended) resolve(undefined);
-      else this.#waiting = { resolve, reject };
+      this.#waiting = { resolve, reject };
+      this.#serve();
     });
   }
 
   end(): void {
     this.#ended = true;
-    if (this.#chunk === undefined) this.#waiting?.resolve(undefined);
-    this.#waiting = undefined;
+    this.#serve();
   }
 
+  /** What was given before is still taken before the error. */
   fail(error: unknown): void {
-    this.#error ??= error ?? new Error("failed");
-    this.#ended = true;
-    this.#waiting?.reject(error);
-    this.#waiting = undefined;
+    this.#failure ??= { error };
+    this.end();
   }
 
   /** The taker leaves: whoever pushes is let go. */
   close(): void {
     this.#ended = true;
-    this.#chunk = undefined;
-    this.#release();
+    for (const { release } of this.#queue.splice(0)) release();
+    this.#inUse?.release();
+    this.#inUse = undefined;
   }
 
-  #release(): void {
-    const used = this.#used;
-    this.#used = undefined;
-    used?.();
+  #serve(): void {
+    const waiting = this.#waiting;
+    if (waiting === undefined) return;
+    const next = this.#queue.shift();
+    if (next === undefined && !this.#ended) return;
+    this.#waiting = undefined;
+    this.#inUse = next;
+    if (next !== undefined) waiting.resolve(next.chunk);
+    else if (this.#failure !== undefined) waiting.reject(this.#failure.error);
+    else waiting.resolve(undefined);
   }
 }

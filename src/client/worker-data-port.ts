@@ -12,7 +12,7 @@ import type { Network } from "../io/network.ts";
 import { RpcClient } from "../rpc/client.ts";
 import { parseAddress } from "../rpc/cluster-client.ts";
 import { workerService } from "../rpc/worker-service.ts";
-import type { DataPort, DataRange, ObjectPut, WrittenObject } from "./data-port.ts";
+import { asGone, type DataPort, type DataRange, type ObjectPut, type WrittenObject } from "./data-port.ts";
 import { Handover } from "./handover.ts";
 import { cancellation } from "./within.ts";
 
@@ -47,7 +47,10 @@ export class WorkerDataPort implements DataPort {
   }
 
   async *stream(range: DataRange): AsyncGenerator<Uint8Array, void, undefined> {
-    const { address, id, position, length, whole, signal } = range;
+    const { address, file, position, length, signal } = range;
+    const { id } = file;
+    // Without a range the worker knows that this is the whole file, and checks the store's digest at its end.
+    const whole = position === 0 && length === file.sizeBytes;
     const last = position + length - 1;
     const response = await translated(
       this.#http.request({
@@ -88,8 +91,9 @@ export class WorkerDataPort implements DataPort {
     }
   }
 
-  async read(range: Omit<DataRange, "whole">): Promise<Uint8Array> {
-    const { address, id, position, length, signal } = range;
+  async read(range: DataRange): Promise<Uint8Array> {
+    const { address, file, position, length, signal } = range;
+    const { id } = file;
     const client = this.#rpcClient(address);
     const options = { timeoutMs: readTimeoutMs, signal };
     try {
@@ -209,12 +213,6 @@ async function answeredError(response: HttpClientResponse, what: string): Promis
     ...(details === undefined ? {} : { details }),
   });
   return asGone(failure);
-}
-
-/** A worker says of content that it can have no more that its version does not match, and that it is gone. */
-function asGone(error: HeadpondError): HeadpondError {
-  if (error.code !== "version-mismatch" || error.details?.["gone"] !== true) return error;
-  return new HeadpondError("compacted", error.message, { cause: error });
 }
 
 function codeOfStatus(status: number): "not-found" | "compacted" | "overloaded" | "unavailable" {
