@@ -148,7 +148,9 @@ export class BlockCache {
     }
     const admitted = this.#admission.then(() => this.#known(descriptor) ?? this.#admit(descriptor));
     this.#admission = admitted.catch(() => {});
-    return admitted;
+    const file = await admitted;
+    await file.completeEmpty();
+    return file;
   }
 
   /** Drops versions by wish; those that are pinned, open or protected stay. Returns the bytes that were held. */

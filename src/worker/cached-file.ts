@@ -79,7 +79,7 @@ export class CachedFile {
       path: this.directory.indexPath(this.id),
       end: indexEnd,
     });
-    this.#complete = state.durable.isFull && (indexEnd !== undefined || state.durable.length === 0);
+    this.#complete = state.durable.isFull && indexEnd !== undefined;
   }
 
   get blockCount(): number {
@@ -230,6 +230,14 @@ export class CachedFile {
     if (this.#present.isFull || this.#unmarked.length >= this.#deps.limits.markBlocks) this.#markSoon();
     else this.#markTimer ??= this.#deps.clock.timer(this.#deps.limits.markDelayMs, () => this.#markSoon());
     this.#deps.onChange(this, { added: block });
+  }
+
+  /** An empty file is complete once its index says so: there is no block whose commit would say it. */
+  async completeEmpty(): Promise<void> {
+    if (this.#complete || this.blockCount > 0) return;
+    await this.#change(async () => [{ kind: "complete" }]);
+    this.#complete = true;
+    this.#deps.onChange(this, { complete: true });
   }
 
   /** Forgets a block: its bytes are not to be trusted, or the whole content is not. */

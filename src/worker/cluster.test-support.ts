@@ -176,6 +176,7 @@ export const testLimits: WorkerLimits = {
   origin: { ...workerLimits.origin, backoffMs: 10, stallTimeoutMs: 2000 },
   masterLink: { heartbeatMs: 200, reportDelayMs: 20, backoffMinMs: 10, backoffMaxMs: 50 },
   loads: { ...workerLimits.loads, retryDelaysMs: [20, 50] },
+  reader: { ...workerLimits.reader, prefetchBytes: 8 * testBlockBytes },
   pieceBytes: 64 * 1024,
   closeGraceMs: 500,
 };
@@ -296,5 +297,20 @@ export class TestCluster {
   async close(): Promise<void> {
     await this.http.close();
     await Promise.all(this.workers.map((worker) => worker.close()));
+  }
+}
+
+/** A cluster in a fresh directory of its own, which is gone afterwards. */
+export async function withCluster(run: (cluster: TestCluster) => Promise<void>): Promise<void> {
+  const disk = new NodeDisk();
+  const temporary = process.env["TMPDIR"] ?? "/tmp";
+  const directory = `${temporary}/headpond-worker-${crypto.randomUUID()}`;
+  await disk.makeDirectory(directory);
+  const cluster = new TestCluster(directory);
+  try {
+    await run(cluster);
+  } finally {
+    await cluster.close();
+    await disk.removeTree(directory);
   }
 }

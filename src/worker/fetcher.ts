@@ -34,6 +34,8 @@ export type FetcherLimits = {
   readonly sourcesMax: number;
   /** How long a worker waits for a list of workers that a peer has and it has not. */
   readonly listWaitMs: number;
+  /** How long a worker that has just started waits for its first list, once. */
+  readonly firstListWaitMs: number;
 };
 
 export const fetcherLimits: FetcherLimits = {
@@ -42,6 +44,7 @@ export const fetcherLimits: FetcherLimits = {
   diskReadsMax: 2,
   sourcesMax: 12,
   listWaitMs: 500,
+  firstListWaitMs: 3000,
 };
 
 /** Times that a reader looks again for a block that came and went before it could copy it. */
@@ -227,6 +230,8 @@ export class Fetcher {
     const { file, block } = fill;
     const failed = new Set<WorkerId>();
     let lastError: unknown;
+    // A worker that has just started would take itself for the only one, and fetch what others hold.
+    await members.waitForFirst(limits.firstListWaitMs);
     for (let tries = 0; tries < limits.sourcesMax; tries++) {
       if (file.isGone) throw file.directory.failure();
       const avoid = new Set([...failed, ...members.suspected()]);

@@ -18,6 +18,7 @@ export class Members {
   readonly #byId = new Map<WorkerId, WorkerAddress>();
   readonly #suspectedUntilMs = new Map<WorkerId, number>();
   #waiters = new Set<() => void>();
+  #first: Promise<boolean> | undefined;
 
   constructor(options: { readonly self: WorkerId; readonly place: Place; readonly clock: Clock }) {
     this.self = options.self;
@@ -82,6 +83,13 @@ export class Members {
 
   suspected(): readonly WorkerId[] {
     return [...this.#suspectedUntilMs.keys()].filter((worker) => this.isSuspected(worker));
+  }
+
+  /** Before the first list came: waits for it, once and not for long. Later, and when none comes: at once. */
+  async waitForFirst(timeoutMs: number): Promise<void> {
+    if (this.#list.version > 0) return;
+    this.#first ??= this.waitForVersion(1, timeoutMs);
+    await this.#first;
   }
 
   /** Resolves when the list has at least `version`, or after `timeoutMs`; says which. */

@@ -94,7 +94,7 @@ export class PeerRoutes {
     }
     file.acquire();
     try {
-      if (file.has(block)) {
+      if (fetcher.isReady(file, block) || file.has(block)) {
         if (await this.#sendHeld(request, response, file, question)) return;
       }
       const running = fetcher.current(file, block);
@@ -130,9 +130,12 @@ export class PeerRoutes {
       const fill = fetcher.start(file, block, { urgency });
       await fill.verified;
     }
-    if (!file.has(block)) return false;
-    const checksum = Buffer.from(file.checksum(block)).toString("hex");
-    response.head(200, { "content-length": file.blockLength(block), [checksumHeader]: checksum });
+    const checksum = file.has(block) ? file.checksum(block) : fetcher.current(file, block)?.checksum;
+    if (checksum === undefined) return false;
+    response.head(200, {
+      "content-length": file.blockLength(block),
+      [checksumHeader]: Buffer.from(checksum).toString("hex"),
+    });
     await this.#send(response, file.blockLength(block), async (buffer, offset) => {
       const piece = buffer.subarray(0, Math.min(buffer.length, file.blockLength(block) - offset));
       await fetcher.readPiece(file, block, offset, piece, { urgency, signal: request.signal });

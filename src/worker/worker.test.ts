@@ -1,21 +1,7 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { test } from "node:test";
 import { digestHex } from "../io/hash.ts";
-import { TestCluster, testBlockBytes } from "./cluster.test-support.ts";
-
-export async function withCluster(run: (cluster: TestCluster) => Promise<void>): Promise<void> {
-  const directory = await mkdtemp(join(tmpdir(), "headpond-worker-"));
-  const cluster = new TestCluster(directory);
-  try {
-    await run(cluster);
-  } finally {
-    await cluster.close();
-    await rm(directory, { recursive: true, force: true });
-  }
-}
+import { testBlockBytes, withCluster } from "./cluster.test-support.ts";
 
 test("16 readers on 4 workers read a cold file, and each byte leaves the origin once", async () => {
   await withCluster(async (cluster) => {
