@@ -265,6 +265,29 @@ test("a failed flush is never tried again: the log is dead and says that the out
   assert.deepEqual([flushes, fatal.length, wal.lastIndex], [1, 1, 1]);
 });
 
+test("what a killed process left unflushed and a start has recovered survives the crash of the computer after it", async () => {
+  let recovered = 0;
+  for (let operations = 5; operations < 40; operations++) {
+    const real = new MemoryDisk();
+    await create(real);
+    const mortal = mortalDisk(real, operations);
+    let durable = 0;
+    try {
+      const wal = await open(mortal.disk);
+      while (durable < 20) durable += await wal.append([entry(durable + 1, 1)]);
+    } catch {
+      // Killed between a write and its flush, or somewhere else.
+    }
+    await mortal.kill();
+    const wal = await open(real);
+    const { lastIndex } = wal;
+    if (lastIndex > durable) recovered++;
+    real.crash({ random: new Random(seed + operations) });
+    assert.equal((await open(real)).lastIndex, lastIndex, `seed ${seed}, ${operations} operations`);
+  }
+  assert.ok(recovered > 5, `${recovered} entries were recovered without their flush`);
+});
+
 test("a crash at any operation of the disk keeps what was appended, in order, and opens again", async () => {
   const random = new Random(seed);
   let operations = 3;

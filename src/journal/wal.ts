@@ -55,7 +55,7 @@ export const defaultWalLimits: WalLimits = {
   batchBytes: 8 * MiB,
   maxSpares: 4,
   reserveBytes: 16 * MiB,
-  walkBytes: 256 * MiB,
+  walkBytes: 128 * MiB,
 };
 
 export type WalOptions = {
