@@ -135,6 +135,9 @@ export class HubRepositories {
     const known = this.#commits.get(key);
     if (known !== undefined) return known;
     const commit = new HubCommit(answer);
+    // A directory of repositories is an organisation, not a repository.
+    const isOrganisation = !repository.name.includes("/") && commit.files.every((file) => file.path.includes("/"));
+    if (isOrganisation) throw repositoryNotFound(repository.name);
     this.#keep(key, commit);
     return commit;
   }
