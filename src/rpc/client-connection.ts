@@ -361,6 +361,7 @@ export class ClientConnection {
     }
     if (this.#pingedTicks === 0) {
       this.#outbox.trim();
+      this.#parser.trim();
       this.#outbox.emptyFrame(frameKinds.ping, 0);
     }
     if (this.#pingedTicks * this.#tickMs >= pingTimeoutMs) {

@@ -46,6 +46,8 @@ export class FrameParser {
   maxFrameBytes: number;
   /** A frame of which more is to come (or, after a stop, whole frames). Holds `#heldBytes`. */
   #held: Buffer | undefined;
+  /** The memory of the frame held last, for the next one: frames are used up during `onFrame`. */
+  #scratch: Buffer | undefined;
   #heldBytes = 0;
   #stopped = false;
 
@@ -74,8 +76,7 @@ export class FrameParser {
       if (part.length < missing) return;
       if (this.#missingBytes(this.#held) > 0) continue;
       const frame = this.#held.subarray(0, this.#heldBytes);
-      this.#held = undefined;
-      this.#heldBytes = 0;
+      this.#release();
       this.#parse(frame);
       if (this.#stopped) {
         this.#hold(bytes);
@@ -90,9 +91,19 @@ export class FrameParser {
     if (!this.#stopped) return;
     this.#stopped = false;
     const held = this.#held?.subarray(0, this.#heldBytes);
+    this.#release();
+    if (held !== undefined) this.#parse(held);
+  }
+
+  /** Gives back the memory of a connection that has become quiet. */
+  trim(): void {
+    this.#scratch = undefined;
+  }
+
+  #release(): void {
+    if (this.#held !== undefined && this.#held.length <= scratchBytesMax) this.#scratch = this.#held;
     this.#held = undefined;
     this.#heldBytes = 0;
-    if (held !== undefined) this.#parse(held);
   }
 
   #parse(bytes: Buffer): void {
@@ -139,6 +150,9 @@ export class FrameParser {
   /** Room for a whole frame at once if it is not large; else it grows with what came: the length may be a lie. */
   #hold(bytes: Buffer): void {
     const needed = this.#heldBytes + bytes.length;
+    if (this.#held === undefined && this.#scratch !== undefined && this.#scratch.length >= needed) {
+      this.#held = this.#scratch;
+    }
     if (this.#held === undefined || this.#held.length < needed) {
       const frameBytes = needed >= 4 && !this.#stopped ? this.#announcedBytes(bytes) : 0;
       const wanted = Math.min(frameBytes, trustedFrameBytes);
@@ -157,5 +171,7 @@ export class FrameParser {
   }
 }
 
+/** Larger memory is not kept for the next frame. */
+const scratchBytesMax = 1024 * 1024;
 /** So much is allocated on the word of a length that was announced. */
 const trustedFrameBytes = 256 * 1024;

@@ -15,6 +15,8 @@ const smallestSlabBytes = 1024;
 const largestSlabBytes = 64 * 1024;
 /** Room added for what follows a message that outgrows its slab. */
 const spareBytesMax = 1024 * 1024;
+/** Larger buffers are not kept. */
+const reusableBytesMax = 4 * 1024 * 1024;
 /** A gathered buffer of this size is handed over without waiting for the end of the turn. */
 const flushAtBytes = 256 * 1024;
 
@@ -135,9 +137,10 @@ export class Outbox extends Writer {
     this.#nextSlabBytes = smallestSlabBytes;
   }
 
-  /** Bytes before `#gatheredFrom` belong to the connection and are never moved or written again. */
+  /** Bytes before `#gatheredFrom` belong to the connection, and are left alone until it has none pending. */
   override ensure(bytes: number): void {
     if (this.position + bytes <= this.buffer.length) return;
+    if (this.#reuse(bytes)) return;
     const kept = this.position - this.#gatheredFrom;
     const needed = kept + bytes;
     const slab = Buffer.allocUnsafeSlow(Math.max(this.#nextSlabBytes, needed + Math.min(needed, spareBytesMax)));
@@ -147,6 +150,22 @@ export class Outbox extends Writer {
     this.buffer = slab;
     this.position = kept;
     this.#gatheredFrom = 0;
+  }
+
+  /**
+   * Starts again at the front of the buffer when the connection uses none of it; what is gathered moves along. A new
+   * buffer per large answer would keep the garbage collector busier than the answers keep us.
+   */
+  #reuse(bytes: number): boolean {
+    const { buffer, position } = this;
+    const from = this.#gatheredFrom;
+    if (from === 0 || buffer.length > reusableBytesMax || position - from + bytes > buffer.length) return false;
+    if (this.#connection.pendingBytes > 0) return false;
+    buffer.copyWithin(0, from, position);
+    this.position = position - from;
+    this.#gatheredFrom = 0;
+    this.#frameStart -= from;
+    return true;
   }
 
   #drained(): void {

@@ -400,6 +400,7 @@ export class ServerConnection {
       this.#heardMs = nowMs;
     } else {
       this.#outbox.trim();
+      this.#parser.trim();
     }
     const { pendingBytes } = this.#connection;
     if (!this.#outbox.full || pendingBytes !== this.#pendingBytes) this.#movedMs = nowMs;
