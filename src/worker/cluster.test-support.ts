@@ -1,6 +1,6 @@
 /** Several workers in one process over loopback, a master that a test plays, and an under store that counts. */
 
-import type { WorkerList, WorkerOrder } from "../base/cluster.ts";
+import type { WorkerAddress, WorkerList, WorkerOrder } from "../base/cluster.ts";
 import { HeadpondError } from "../base/errors.ts";
 import type { FileDescriptor } from "../base/file.ts";
 import type { ClusterId, FileVersionId, InodeId, MountId, WorkerId } from "../base/ids.ts";
@@ -63,46 +63,13 @@ export class FakeMaster {
     const check = (): void => {
       if (!this.reachable) throw new HeadpondError("unavailable", "the fake master is away");
     };
-    const master = this;
     return {
       name: "fake:1",
-      async *attach(request, signal) {
-        check();
-        const id = request.address.id;
-        const queue: WorkerOrder[] = [{ kind: "welcome", clusterId: master.clusterId, leader: true }];
-        let wake = (): void => {};
-        let ended = false;
-        master.#attached.set(id, {
-          push: (order) => {
-            queue.push(order);
-            wake();
-          },
-          end: () => {
-            ended = true;
-            wake();
-          },
-        });
-        signal.addEventListener("abort", () => wake());
-        queue.push({
-          kind: "mounts",
-          mounts: [{ id: mountId, path: "/m" as Path, uri: "memory://test", readOnly: false, options: {} }],
-        });
-        master.#list = {
-          version: master.#list.version + 1,
-          workers: [...master.#list.workers.filter((worker) => worker.id !== id), request.address],
-        };
-        master.push({ kind: "workers", list: master.#list });
-        while (!signal.aborted && !ended) {
-          const order = queue.shift();
-          if (order !== undefined) yield order;
-          else await new Promise<void>((resolve) => (wake = resolve));
-        }
-        if (ended) throw new HeadpondError("unavailable", "the fake master went away");
-      },
+      attach: (request, signal) => this.#attach(request, signal),
       reportHoldings: async (report) => {
         check();
-        if (report.full && report.sequence === 0) master.holdings.set(report.workerId, new Map());
-        const held: Held = master.holdings.get(report.workerId) ?? new Map();
+        if (report.full && report.sequence === 0) this.holdings.set(report.workerId, new Map());
+        const held: Held = this.holdings.get(report.workerId) ?? new Map();
         for (const holding of report.holdings) {
           const known = held.get(holding.id) ?? { complete: false, blocks: new Set<number>() };
           if (holding.gone) held.delete(holding.id);
@@ -119,22 +86,56 @@ export class FakeMaster {
       },
       heartbeat: async () => {
         check();
-        return { workersVersion: master.#list.version };
+        return { workersVersion: this.#list.version };
       },
       reportLoad: async (report) => {
         check();
-        master.loadReports.push(report);
+        this.loadReports.push(report);
       },
       describe: async ({ id }): Promise<DescribeReply> => {
         check();
-        master.describes++;
-        const file = master.descriptors.get(id);
+        this.describes++;
+        const file = this.descriptors.get(id);
         if (file === undefined) throw new HeadpondError("not-found", `no version ${id}`);
-        const holders = [...master.holdings].filter(([, held]) => held.has(id)).map(([worker]) => worker);
+        const holders = [...this.holdings].filter(([, held]) => held.has(id)).map(([worker]) => worker);
         return { file, holders };
       },
       close: async () => {},
     };
+  }
+
+  async *#attach({ address }: { readonly address: WorkerAddress }, signal: AbortSignal): AsyncGenerator<WorkerOrder> {
+    if (!this.reachable) throw new HeadpondError("unavailable", "the fake master is away");
+    const { id } = address;
+    const queue: WorkerOrder[] = [{ kind: "welcome", clusterId: this.clusterId, leader: true }];
+    let wake = (): void => {};
+    let ended = false;
+    this.#attached.set(id, {
+      push: (order) => {
+        queue.push(order);
+        wake();
+      },
+      end: () => {
+        ended = true;
+        wake();
+      },
+    });
+    signal.addEventListener("abort", () => wake());
+    queue.push({
+      kind: "mounts",
+      mounts: [{ id: mountId, path: "/m" as Path, uri: "memory://test", readOnly: false, options: {} }],
+    });
+    this.#list = {
+      version: this.#list.version + 1,
+      workers: [...this.#list.workers.filter((worker) => worker.id !== id), address],
+    };
+    this.push({ kind: "workers", list: this.#list });
+    while (!signal.aborted && !ended) {
+      const order = queue.shift();
+      if (order !== undefined) yield order;
+      else await new Promise<void>((resolve) => (wake = resolve));
+    }
+    if (ended) throw new HeadpondError("unavailable", "the fake master went away");
   }
 
   get list(): WorkerList {

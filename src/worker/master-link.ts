@@ -129,8 +129,9 @@ export class MasterLink {
       } catch (error) {
         if (this.#closing.signal.aborted) return;
         // Once is news, every second of an outage is noise.
-        const log = failures === 0 ? this.#logger.warn : this.#logger.debug;
-        log.call(this.#logger, "not attached to this master", { error: toHeadpondError(error).message });
+        const fields = { error: toHeadpondError(error).message };
+        if (failures === 0) this.#logger.warn("not attached to this master", fields);
+        else this.#logger.debug("still not attached to this master", fields);
       }
       if (clock.monotonicMs() - startedMs > 5000) failures = 0;
       const backoffMs = Math.min(limits.backoffMaxMs, limits.backoffMinMs * 2 ** Math.min(failures, 10));

@@ -44,7 +44,7 @@ export async function recoverDirectory(directory: CacheDirectory): Promise<Recov
     const match = /^(.*)\.(index|data)$/.exec(name);
     const id = match?.[1];
     if (id !== undefined && isVersionId(id)) (match?.[2] === "index" ? indexes : datas).add(id);
-    else if (/\.index\.new$/.test(name)) await unlinkIfThere(disk, `${directory.versionsPath}/${name}`);
+    else if (name.endsWith(".index.new")) await unlinkIfThere(disk, `${directory.versionsPath}/${name}`);
     else findings.push(`${name}: not a name of this cache; left alone`);
   }
   const work = [...indexes];
