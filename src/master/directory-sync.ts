@@ -7,6 +7,8 @@
 
 import { HeadpondError, isHeadpondError } from "../base/errors.ts";
 import type { InodeId } from "../base/ids.ts";
+import type { ListedRow } from "../base/file.ts";
+import { type Path, relativePath } from "../base/path.ts";
 import { syncRowsMax } from "../namespace/command.ts";
 import type { UnderStore } from "../under-store/under-store.ts";
 import { ListingMerge } from "./listing-merge.ts";
@@ -64,18 +66,18 @@ export class DirectorySync {
    */
   async run(
     mount: SyncedMount,
+    directory: Path,
     directoryId: InodeId,
-    key: string,
     signal?: AbortSignal,
     onProgress?: (counts: Readonly<SyncCounts>) => void,
   ): Promise<Readonly<SyncCounts>> {
     signal?.throwIfAborted();
-    const flight = this.#flights.get(directoryId) ?? this.#begin(mount, directoryId, key);
+    const flight = this.#flights.get(directoryId) ?? this.#begin(mount, directory, directoryId);
     flight.waiters++;
     const leave = (): void => {
       flight.waiters--;
       if (flight.waiters === 0)
-        flight.controller.abort(new HeadpondError("cancelled", `the sync of ${key} was cancelled`));
+        flight.controller.abort(new HeadpondError("cancelled", `the sync of ${directory} was cancelled`));
     };
     let report: (() => void) | undefined;
     if (onProgress !== undefined) {
@@ -98,10 +100,10 @@ export class DirectorySync {
     }
   }
 
-  #begin(mount: SyncedMount, directoryId: InodeId, key: string): Flight {
+  #begin(mount: SyncedMount, directory: Path, directoryId: InodeId): Flight {
     const controller = new AbortController();
     const counts = noCounts();
-    const promise = this.#list(mount, directoryId, key, counts, controller.signal).finally(() => {
+    const promise = this.#list(mount, directory, directoryId, counts, controller.signal).finally(() => {
       if (this.#flights.get(directoryId) === flight) this.#flights.delete(directoryId);
     });
     promise.catch(() => {});
@@ -112,15 +114,16 @@ export class DirectorySync {
 
   async #list(
     mount: SyncedMount,
+    directory: Path,
     directoryId: InodeId,
-    key: string,
     counts: SyncCounts,
     signal: AbortSignal,
   ): Promise<SyncCounts> {
     const store = await this.#storeOf(mount);
+    const key = relativePath(directory, mount.path);
     const listingBeganVersion = this.#view.version;
     this.#listingCount++;
-    const merge = new ListingMerge((afterName, limit) => this.#view.children(directoryId, afterName, limit));
+    const merge = new ListingMerge((afterName, limit) => this.#view.children(directory, afterName, limit));
     let continuation: string | undefined;
     let gone: string[] = [];
     do {
@@ -129,8 +132,7 @@ export class DirectorySync {
       const { rows, goneNames } = merge.page(page.entries);
       for (const entry of page.entries) if (entry.kind === "file") counts.files++;
       counts.skipped += page.skipped;
-      for (let at = 0; at < rows.length; at += syncRowsMax) {
-        const part = rows.slice(at, at + syncRowsMax);
+      for (const part of commandSized(rows)) {
         const done = await this.#proposer.propose({
           kind: "sync-rows",
           mountId: mount.id,
@@ -183,6 +185,27 @@ export class DirectorySync {
     });
     counts.removed += done.removed;
   }
+}
+
+/** Bytes of rows in one command, about: journals take commands of 1 MiB. */
+const rowsBytesMax = 256 * 1024;
+
+/** Parts of at most `syncRowsMax` rows and about `rowsBytesMax` bytes. */
+function* commandSized(rows: readonly ListedRow[]): Generator<readonly ListedRow[]> {
+  let part: ListedRow[] = [];
+  let bytes = 0;
+  for (const row of rows) {
+    // At most three bytes a character, plus numbers and digest.
+    const rowBytes = (row.name.length + row.etag.length) * 3 + 128;
+    if (part.length >= syncRowsMax || (part.length > 0 && bytes + rowBytes > rowsBytesMax)) {
+      yield part;
+      part = [];
+      bytes = 0;
+    }
+    part.push(row);
+    bytes += rowBytes;
+  }
+  if (part.length > 0) yield part;
 }
 
 /** A directory that vanished from the store is empty: its children go, and whoever lists its parent sees that it is gone. */

@@ -13,7 +13,7 @@ import type { MountId } from "../base/ids.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
 import type { Intent } from "../namespace/registry.ts";
-import type { UnderStore } from "../under-store/under-store.ts";
+import type { ObjectInfo, UnderStore } from "../under-store/under-store.ts";
 import type { Proposer } from "./proposer.ts";
 
 export type IntentLimits = {
@@ -107,6 +107,26 @@ export class Intents {
     if (ending.outcome === "undone") {
       const { code, message, retryable } = ending.error;
       throw new HeadpondError(code, message, { retryable });
+    }
+  }
+
+  /** Writes the empty object of a `create` whose file has no bytes. Throws as the store, or `unknown-outcome`. */
+  async writeEmpty(intentId: number, waitMs: number): Promise<ObjectInfo> {
+    const intent = this.#deps.intent(intentId);
+    if (intent === undefined) throw unknownOutcome(undefined, undefined);
+    const timeout = new AbortController();
+    const timer = this.#deps.clock.timer(Math.min(waitMs, this.#limits.waitMs), () => timeout.abort());
+    try {
+      const store = await this.#deps.storeOf(intent.mountId);
+      return await store.write(intent.key, { body: emptyBody(), sizeBytes: 0, signal: timeout.signal });
+    } catch (thrown) {
+      const error = toHeadpondError(thrown);
+      if (error.outcome === "unknown" || error.retryable || timeout.signal.aborted)
+        throw unknownOutcome(intent, thrown);
+      await this.#finish(intent, { outcome: "undone", error: error.toJSON() });
+      throw error;
+    } finally {
+      timer.clear();
     }
   }
 
@@ -264,6 +284,8 @@ export class Intents {
     else next();
   }
 }
+
+async function* emptyBody(): AsyncGenerator<Uint8Array> {}
 
 async function listIfThere(
   store: UnderStore,

@@ -10,8 +10,8 @@ import { HeadpondError } from "../base/errors.ts";
 import type { InodeId, JobId } from "../base/ids.ts";
 import { Count, PathSchema, TimeMs } from "../base/schema.ts";
 
-/** The namespace takes documents of 1 MiB. */
-export const jobDocumentBytesMax = 1024 * 1024;
+/** Journals take commands of 1 MiB. */
+export const jobDocumentBytesMax = 1_000_000;
 /** Failures that are kept of one job; how many there were besides is said in `reason`. */
 export const jobFailuresMax = 1000;
 

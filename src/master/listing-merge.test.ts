@@ -19,7 +19,6 @@ function known(name: string, kind: "file" | "directory", more: Partial<KnownChil
     kind,
     sizeBytes: kind === "file" ? 1 : 0,
     etag,
-    modifiedMs: 5,
     hasDigest: false,
     complete: true,
     ...more,

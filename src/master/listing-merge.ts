@@ -17,7 +17,6 @@ export type KnownChild = {
   readonly kind: "file" | "directory";
   readonly sizeBytes: number;
   readonly etag: string;
-  readonly modifiedMs: number;
   readonly hasDigest: boolean;
   /** False while it is being written to the store: no listing can tell anything about it. */
   readonly complete: boolean;
@@ -135,16 +134,11 @@ export function rowOf(entry: ListEntry): ListedRow {
   };
 }
 
-/** The etag names the content; size and time are compared besides, for stores that make etags of less. */
+/** The etag names the content; the size is compared besides. A time alone is no change: the content is the same. */
 export function differs(child: KnownChild, row: ListedRow): boolean {
   if (child.kind !== row.kind) return true;
   if (row.kind === "directory" || !child.complete) return false;
-  return (
-    child.etag !== row.etag ||
-    child.sizeBytes !== row.sizeBytes ||
-    child.modifiedMs !== row.modifiedMs ||
-    (row.digest !== undefined && !child.hasDigest)
-  );
+  return child.etag !== row.etag || child.sizeBytes !== row.sizeBytes || (row.digest !== undefined && !child.hasDigest);
 }
 
 function orderKey({ name, kind }: { readonly name: string; readonly kind: "file" | "directory" }): string {

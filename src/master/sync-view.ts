@@ -1,7 +1,9 @@
-/** What the metadata sync reads of the namespace. */
+/** What the metadata sync reads of the namespace, and the adapter that reads it there. */
 
 import type { InodeId, MountId } from "../base/ids.ts";
-import type { Path } from "../base/path.ts";
+import { joinPath, type Path } from "../base/path.ts";
+import type { FileStatus } from "../base/file.ts";
+import type { Namespace } from "../namespace/namespace.ts";
 import type { KnownChild } from "./listing-merge.ts";
 
 export type SyncedMount = {
@@ -25,7 +27,48 @@ export interface SyncView {
   /** Counts applied commands. */
   readonly version: number;
   inode(path: Path): SyncedInode | undefined;
-  child(directoryId: InodeId, name: string): KnownChild | undefined;
-  /** At most `limit` children behind `afterName`, in the order of names. */
-  children(directoryId: InodeId, afterName: string | undefined, limit: number): readonly KnownChild[];
+  child(directory: Path, name: string): KnownChild | undefined;
+  /** At most `limit` children behind `afterName`, in the order of names. Throws `not-found` when the directory has gone. */
+  children(directory: Path, afterName: string | undefined, limit: number): readonly KnownChild[];
+}
+
+export class NamespaceSyncView implements SyncView {
+  readonly #namespace: Namespace;
+
+  constructor(namespace: Namespace) {
+    this.#namespace = namespace;
+  }
+
+  get version(): number {
+    return this.#namespace.version;
+  }
+
+  inode(path: Path): SyncedInode | undefined {
+    const status = this.#namespace.find(path);
+    if (status === undefined) return undefined;
+    const { inodeId, kind, complete } = status;
+    return { inodeId, kind, complete, syncedMs: kind === "directory" ? this.#namespace.syncedMs(inodeId) : 0 };
+  }
+
+  child(directory: Path, name: string): KnownChild | undefined {
+    const status = this.#namespace.find(joinPath(directory, name));
+    return status === undefined ? undefined : knownChild(status);
+  }
+
+  children(directory: Path, afterName: string | undefined, limit: number): readonly KnownChild[] {
+    return this.#namespace
+      .list(directory, { limit, ...(afterName === undefined ? {} : { afterName }) })
+      .map(knownChild);
+  }
+}
+
+function knownChild(status: FileStatus): KnownChild {
+  return {
+    name: status.path.slice(status.path.lastIndexOf("/") + 1),
+    kind: status.kind,
+    sizeBytes: status.sizeBytes,
+    etag: status.etag ?? "",
+    hasDigest: status.digest !== undefined,
+    complete: status.complete,
+  };
 }

@@ -9,7 +9,7 @@
 
 import { HeadpondError, toHeadpondError } from "../base/errors.ts";
 import type { MountId } from "../base/ids.ts";
-import { baseName, isWithin, joinPath, type Path, parentPath, relativePath } from "../base/path.ts";
+import { baseName, joinPath, type Path, parentPath, relativePath } from "../base/path.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
 import type { SyncProgress } from "../rpc/master-service.ts";
@@ -19,6 +19,7 @@ import { differs, rowOf } from "./listing-merge.ts";
 import { type SyncPolicy, syncPolicy } from "./mount-options.ts";
 import type { Proposer } from "./proposer.ts";
 import type { SyncedInode, SyncedMount, SyncView } from "./sync-view.ts";
+import type { TimeSlices } from "./time-slices.ts";
 import { TreeSync } from "./tree-sync.ts";
 
 export type SyncLimits = {
@@ -42,10 +43,14 @@ export const syncLimits: SyncLimits = {
   backgroundMax: 32,
 };
 
+/** For so long at most a directory that was found fresh is not looked at again: reads of its children are the hot path. */
+const freshMs = 500;
+
 export type MetadataSyncDependencies = {
   readonly view: SyncView;
   readonly proposer: Proposer;
   readonly storeOf: (mount: SyncedMount) => Promise<UnderStore>;
+  readonly slices: TimeSlices;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly limits?: Partial<SyncLimits>;
@@ -61,6 +66,8 @@ export class MetadataSync {
   readonly #absent = new Map<Path, number>();
   /** Monotonic times when single files were looked at. */
   readonly #checked = new Map<Path, number>();
+  /** Monotonic times up to which the children of a directory are taken to be fresh without a look at it. */
+  readonly #fresh = new Map<Path, number>();
   readonly #lookups = new Map<Path, Promise<void>>();
   readonly #pausedUntilMs = new Map<MountId, number>();
   #background = 0;
@@ -73,6 +80,7 @@ export class MetadataSync {
       view: dependencies.view,
       directories: this.#directories,
       listingsAtOnce: this.#limits.listingsAtOnce,
+      slices: dependencies.slices,
     });
   }
 
@@ -85,18 +93,27 @@ export class MetadataSync {
   }
 
   /** Before a `stat` or `open` of a path under a mount. Undefined: what is known may be served at once. */
-  beforeRead(path: Path, mount: SyncedMount): Promise<void> | undefined {
+  beforeRead(
+    path: Path,
+    mount: SyncedMount,
+    inode: { readonly kind: "file" | "directory"; readonly complete: boolean } | undefined = this.#deps.view.inode(
+      path,
+    ),
+  ): Promise<void> | undefined {
     const policy = this.#policyOf(mount);
-    const inode = this.#deps.view.inode(path);
     if (inode === undefined) return this.#findUnknown(path, mount, policy);
     if (path === mount.path || !inode.complete || policy.kind === "never") return undefined;
     if (policy.kind === "always") return this.#lookUp(path, mount);
-    const parent = parentPath(path);
-    const listed = parent === undefined ? undefined : this.#deps.view.inode(parent);
+    const parent = parentPath(path) as Path;
+    const nowMs = this.#deps.clock.monotonicMs();
+    if ((this.#fresh.get(parent) ?? 0) > nowMs) return undefined;
+    const listed = this.#deps.view.inode(parent);
     // One listing refreshes all children; a file whose directory was never listed is looked at alone.
-    if (listed !== undefined && listed.syncedMs > 0)
-      this.#refreshStale(parent as Path, listed, mount, policy.intervalMs);
-    else if (inode.kind === "file") this.#recheckFile(path, mount, policy.intervalMs);
+    if (listed === undefined || listed.syncedMs === 0) {
+      if (inode.kind === "file") this.#recheckFile(path, mount, policy.intervalMs);
+    } else if (!this.#refreshStale(parent, listed, mount, policy.intervalMs)) {
+      this.#remember(this.#fresh, parent, nowMs + Math.min(freshMs, policy.intervalMs));
+    }
     return undefined;
   }
 
@@ -107,7 +124,7 @@ export class MetadataSync {
     if (inode?.kind !== "directory") return;
     const policy = this.#policyOf(mount);
     if (inode.syncedMs === 0 || policy.kind === "always") {
-      await this.#directories.run(mount, inode.inodeId, relativePath(path, mount.path), signal);
+      await this.#directories.run(mount, path, inode.inodeId, signal);
     } else if (policy.kind === "interval") {
       this.#refreshStale(path, inode, mount, policy.intervalMs);
     }
@@ -140,6 +157,18 @@ export class MetadataSync {
     }
   }
 
+  /** Lists those directories at or below `path` that were never listed; others are looked at anew when they are stale. */
+  async ensureTree(path: Path, mount: SyncedMount, signal: AbortSignal): Promise<void> {
+    await this.beforeRead(path, mount);
+    const inode = this.#deps.view.inode(path);
+    if (inode?.kind !== "directory") return;
+    const always = this.#policyOf(mount).kind === "always";
+    const isListed = (directory: SyncedInode): boolean => directory.syncedMs > 0 && !always;
+    for await (const _ of this.#tree.run(mount, path, inode.inodeId, true, signal, isListed));
+    const policy = this.#policyOf(mount);
+    if (policy.kind === "interval") this.#refreshStale(path, inode, mount, policy.intervalMs);
+  }
+
   /** Forgets that a name was absent: somebody has made it through Headpond. */
   nameMade(path: Path): void {
     this.#absent.delete(path);
@@ -154,6 +183,7 @@ export class MetadataSync {
     this.#directories.close();
     this.#absent.clear();
     this.#checked.clear();
+    this.#fresh.clear();
   }
 
   #findUnknown(path: Path, mount: SyncedMount, policy: SyncPolicy): Promise<void> | undefined {
@@ -168,11 +198,13 @@ export class MetadataSync {
     return this.#lookUp(path, mount);
   }
 
-  #refreshStale(path: Path, inode: SyncedInode, mount: SyncedMount, intervalMs: number): void {
-    if (this.#deps.proposer.nowMs() - inode.syncedMs < intervalMs) return;
+  /** Whether there was anything to refresh. */
+  #refreshStale(path: Path, inode: SyncedInode, mount: SyncedMount, intervalMs: number): boolean {
+    if (this.#deps.proposer.nowMs() - inode.syncedMs < intervalMs) return false;
     this.#inBackground(mount, async () => {
-      await this.#directories.run(mount, inode.inodeId, relativePath(path, mount.path));
+      await this.#directories.run(mount, path, inode.inodeId);
     });
+    return true;
   }
 
   #recheckFile(path: Path, mount: SyncedMount, intervalMs: number): void {
@@ -229,7 +261,7 @@ export class MetadataSync {
       const known = view.inode(child);
       const parent = view.inode(directory);
       if (parent === undefined) return;
-      const knownChild = known === undefined ? undefined : view.child(parent.inodeId, name);
+      const knownChild = known === undefined ? undefined : view.child(directory, name);
       if (knownChild === undefined || differs(knownChild, row)) {
         await proposer.propose({
           kind: "sync-rows",
@@ -297,13 +329,4 @@ export class MetadataSync {
       break;
     }
   }
-}
-
-/** The mount that holds `path`: the innermost one. */
-export function mountHolding<M extends { readonly path: Path }>(mounts: Iterable<M>, path: Path): M | undefined {
-  let best: M | undefined;
-  for (const mount of mounts) {
-    if (isWithin(path, mount.path) && (best === undefined || mount.path.length > best.path.length)) best = mount;
-  }
-  return best;
 }

@@ -4,22 +4,27 @@
  */
 
 import type { InodeId } from "../base/ids.ts";
-import { joinPath, type Path, relativePath } from "../base/path.ts";
+import { joinPath, type Path } from "../base/path.ts";
 import type { SyncProgress } from "../rpc/master-service.ts";
 import { type DirectorySync, noCounts } from "./directory-sync.ts";
-import type { SyncedMount, SyncView } from "./sync-view.ts";
+import type { TimeSlices } from "./time-slices.ts";
+import type { SyncedInode, SyncedMount, SyncView } from "./sync-view.ts";
 
 const childrenPerRead = 100;
+/** Directories that cost no I/O are passed so many at a time. */
+const skippedPerTurn = 64;
 
-type Cursor = { readonly path: Path; readonly directoryId: InodeId; names: string[]; afterName: string | undefined };
+type Cursor = { readonly path: Path; names: string[]; afterName: string | undefined };
 type Directory = { readonly path: Path; readonly directoryId: InodeId };
 
 export class TreeSync {
   readonly #view: SyncView;
   readonly #directories: DirectorySync;
   readonly #listingsAtOnce: number;
+  readonly #slices: TimeSlices;
 
   constructor(dependencies: {
+    readonly slices: TimeSlices;
     readonly view: SyncView;
     readonly directories: DirectorySync;
     readonly listingsAtOnce: number;
@@ -27,6 +32,7 @@ export class TreeSync {
     this.#view = dependencies.view;
     this.#directories = dependencies.directories;
     this.#listingsAtOnce = dependencies.listingsAtOnce;
+    this.#slices = dependencies.slices;
   }
 
   /** Yields what is done so far whenever that changed and the reader is ready; the last one says `done`. */
@@ -36,6 +42,8 @@ export class TreeSync {
     directoryId: InodeId,
     recursive: boolean,
     signal: AbortSignal,
+    /** Directories that need no listing of their own, only a look at what is below them. */
+    skip: (directory: SyncedInode) => boolean = () => false,
   ): AsyncGenerator<SyncProgress> {
     const stop = new AbortController();
     const both = AbortSignal.any([signal, stop.signal]);
@@ -44,6 +52,7 @@ export class TreeSync {
     const cursors: Cursor[] = [];
     let first: Directory | undefined = { path, directoryId };
     let active = 0;
+    let skipped = 0;
     let isOver = false;
     let failure: unknown;
     let wakeReader: (() => void) | undefined;
@@ -79,14 +88,19 @@ export class TreeSync {
         const counts = noCounts();
         underWay.add(counts);
         try {
-          const key = relativePath(directory.path, mount.path);
-          const done = await this.#directories.run(mount, directory.directoryId, key, both, (now) => {
+          const known = this.#view.inode(directory.path);
+          if (known !== undefined && skip(known)) {
+            if (recursive) cursors.push({ path: directory.path, names: [], afterName: undefined });
+            if (++skipped % skippedPerTurn === 0) await this.#slices.pause(both);
+            continue;
+          }
+          const done = await this.#directories.run(mount, directory.path, directory.directoryId, both, (now) => {
             Object.assign(counts, now);
             changed();
           });
           total.directories++;
           addCounts(total, done);
-          if (recursive) cursors.push({ ...directory, names: [], afterName: undefined });
+          if (recursive) cursors.push({ path: directory.path, names: [], afterName: undefined });
         } finally {
           underWay.delete(counts);
           active--;
@@ -140,7 +154,7 @@ export class TreeSync {
         if (inode?.kind === "directory") return { path, directoryId: inode.inodeId };
         continue;
       }
-      const children = this.#view.children(cursor.directoryId, cursor.afterName, childrenPerRead);
+      const children = this.#view.children(cursor.path, cursor.afterName, childrenPerRead);
       const last = children.at(-1);
       if (last === undefined) return undefined;
       cursor.afterName = last.name;

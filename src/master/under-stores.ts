@@ -10,15 +10,12 @@ import type { Path } from "../base/path.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
 import type { UnderStore } from "../under-store/under-store.ts";
+import { storeOptions } from "./mount-options.ts";
 
 /** What a store is opened with; options include secrets. */
-export type StoreSource = {
-  readonly uri: string;
-  readonly options: Readonly<Record<string, string>>;
-  readonly readOnly: boolean;
-};
+export type StoreSource = { readonly uri: string; readonly options: Readonly<Record<string, string>> };
 
-export type OpenUnderStore = (source: StoreSource) => UnderStore | Promise<UnderStore>;
+export type OpenUnderStore = (uri: string, options: Readonly<Record<string, string>>) => Promise<UnderStore>;
 
 /** A mount, as far as it matters here. */
 export type MountedSource = StoreSource & { readonly id: MountId; readonly path: Path };
@@ -48,7 +45,7 @@ export class UnderStores {
     const known = this.#opened.get(mount.id);
     if (known?.fingerprint === fingerprint) return known.store;
     if (known !== undefined) this.#closeStore(mount.id, known);
-    const store = Promise.resolve().then(() => this.#open(mount));
+    const store = this.#open(mount.uri, storeOptions(mount.options));
     const opened = { fingerprint, store };
     this.#opened.set(mount.id, opened);
     store.catch(() => {
@@ -75,7 +72,7 @@ export class UnderStores {
     });
     const both = signal === undefined ? timeout.signal : AbortSignal.any([signal, timeout.signal]);
     try {
-      store = await this.#open(source);
+      store = await this.#open(source.uri, storeOptions(source.options));
       await reach(store, both);
     } catch (thrown) {
       const error = toHeadpondError(thrown);
@@ -120,6 +117,6 @@ async function reach(store: UnderStore, signal: AbortSignal): Promise<void> {
   }
 }
 
-function fingerprintOf({ uri, options, readOnly }: StoreSource): string {
-  return JSON.stringify([uri, readOnly, Object.entries(options).sort(([a], [b]) => (a < b ? -1 : 1))]);
+function fingerprintOf({ uri, options }: StoreSource): string {
+  return JSON.stringify([uri, Object.entries(options).sort(([a], [b]) => (a < b ? -1 : 1))]);
 }

@@ -1,0 +1,448 @@
+/**
+ * A master: the namespace driven by its journal, the workers that report to it, and the RPC and HTTP doors. This file wires
+ * the parts together and moves them with the journal's role: a leader runs jobs, intents and housekeeping; a
+ * standby only listens to the workers, so that it knows what they hold the moment it leads.
+ */
+
+import { blockSizeBytesDefault } from "../base/blocks.ts";
+import { HeadpondError, toHeadpondError } from "../base/errors.ts";
+import type { ClusterId, MasterId, MountId } from "../base/ids.ts";
+import type { Clock, Timer } from "../io/clock.ts";
+import type { Disk } from "../io/disk.ts";
+import { HttpServer } from "../io/http-server.ts";
+import type { Logger } from "../io/logger.ts";
+import type { Metrics } from "../io/metrics.ts";
+import type { Address, Network } from "../io/network.ts";
+import type { Journal, Role } from "../journal/journal.ts";
+import type { CommandResult } from "../namespace/command.ts";
+import type { Namespace } from "../namespace/namespace.ts";
+import { type MasterMethods, masterService } from "../rpc/master-service.ts";
+import { type Handlers, RpcServer } from "../rpc/server.ts";
+import { normaliseUnderStoreUri, redactUnderStoreOptions } from "../under-store/open.ts";
+import type { UnderStore } from "../under-store/under-store.ts";
+import { Admin } from "./admin.ts";
+import { BlockMap } from "./block-map.ts";
+import { Core } from "./core.ts";
+import { DataService } from "./data-service.ts";
+import { DeadVersions, type DeadVersionLimits } from "./dead-versions.ts";
+import { EventLog, type EventLimits } from "./events.ts";
+import { masterHandlers } from "./handlers.ts";
+import { Housekeeping, type HousekeepingLimits, housekeepingLimits } from "./housekeeping.ts";
+import { type IntentLimits, Intents } from "./intents.ts";
+import type { JobRunLimits } from "./job-run.ts";
+import { type JobLimits, Jobs } from "./jobs.ts";
+import { LeaderClock } from "./leader-clock.ts";
+import type { LoadRates } from "./load-planner.ts";
+import { addMasterMetrics } from "./master-metrics.ts";
+import { Models } from "./models.ts";
+import { MountService, type StoreNames } from "./mount-service.ts";
+import { NamespaceService } from "./namespace-service.ts";
+import { Proposer } from "./proposer.ts";
+import { Revisions } from "./revisions.ts";
+import { SessionService } from "./session-service.ts";
+import { StatusService, type VerifyJournal } from "./status-service.ts";
+import { MetadataSync, type SyncLimits } from "./sync.ts";
+import { NamespaceSyncView } from "./sync-view.ts";
+import { TimeSlices } from "./time-slices.ts";
+import { TreeFiles } from "./tree-files.ts";
+import { type OpenUnderStore, UnderStores } from "./under-stores.ts";
+import { WorkerRegistry, type WorkerRegistryLimits } from "./worker-registry.ts";
+import { WorkerService } from "./worker-service.ts";
+
+export type MasterLimits = {
+  /** A new leader waits so long for workers to register before it makes plans or lists of them. */
+  readonly settleMs: number;
+  /** Changes of the list of workers are sent together, this long after the first. */
+  readonly listDelayMs: number;
+  readonly workers: Partial<WorkerRegistryLimits>;
+  readonly sync: Partial<SyncLimits>;
+  readonly intents: Partial<IntentLimits>;
+  readonly jobs: Partial<JobLimits>;
+  readonly jobRuns: Partial<JobRunLimits>;
+  readonly housekeeping: Partial<HousekeepingLimits>;
+  readonly deadVersions: Partial<DeadVersionLimits>;
+  readonly events: Partial<EventLimits>;
+};
+
+const masterLimits: MasterLimits = {
+  settleMs: 1000,
+  listDelayMs: 50,
+  workers: {},
+  sync: {},
+  intents: {},
+  jobs: {},
+  jobRuns: {},
+  housekeeping: {},
+  deadVersions: {},
+  events: {},
+};
+
+export type MasterOptions = {
+  readonly id: MasterId;
+  readonly clusterId: ClusterId;
+  readonly clusterName: string;
+  readonly version: string;
+  readonly nodeVersion: string;
+  readonly directory: string;
+  readonly disk: Disk;
+  readonly network: Network;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  readonly rpcAddress: Address;
+  readonly httpAddress: Address;
+  /** Not started yet, over `namespace`. Whoever made them closes both, after the master. */
+  readonly journal: Journal<CommandResult>;
+  readonly namespace: Namespace;
+  readonly verifyJournal: VerifyJournal;
+  readonly openUnderStore: OpenUnderStore;
+  /** How URIs are written and which options are secret; that of `under-store/open.ts` if absent. */
+  readonly storeNames?: StoreNames;
+  /** A worker whose stream has broken is lost after this. */
+  readonly workerTimeoutMs?: number;
+  readonly rates?: LoadRates;
+  readonly limits?: Partial<MasterLimits>;
+};
+
+export class Master {
+  readonly #options: MasterOptions;
+  readonly #limits: MasterLimits;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #leaderClock: LeaderClock;
+  readonly #blockMap: BlockMap;
+  readonly #registry: WorkerRegistry;
+  readonly #core: Core;
+  readonly #stores: UnderStores;
+  readonly #sync: MetadataSync;
+  readonly #intents: Intents;
+  readonly #jobs: Jobs;
+  readonly #housekeeping: Housekeeping;
+  readonly #events: EventLog;
+  readonly #workers: WorkerService;
+  readonly #rpc: RpcServer<MasterMethods>;
+  readonly #http: HttpServer;
+  readonly #closing = new AbortController();
+  #state: "new" | "starting" | "open" | "closed" = "new";
+  #rpcAddress: Address;
+  #httpAddress: Address;
+  #leading = false;
+  /** Steps of the role run one after the other. */
+  #roleChange: Promise<void> = Promise.resolve();
+  #settled: Promise<void> = Promise.resolve();
+  #settleTimer: Timer | undefined;
+  #listTimer: Timer | undefined;
+  #ticking: Promise<void> = Promise.resolve();
+  /** One handler for each method, as the RPC server calls them: for those in the same process. */
+  readonly handlers: Handlers<MasterMethods>;
+
+  constructor(options: MasterOptions) {
+    this.#options = options;
+    this.#limits = { ...masterLimits, ...options.limits };
+    const limits = this.#limits;
+    const { clock, namespace, journal, metrics } = options;
+    const logger = options.logger.child({ part: "master" });
+    this.#clock = clock;
+    this.#logger = logger;
+    this.#rpcAddress = options.rpcAddress;
+    this.#httpAddress = options.httpAddress;
+    const blockSizeBytes = blockSizeBytesDefault;
+    this.#leaderClock = new LeaderClock({ clock });
+    this.#events = new EventLog({
+      pathOf: (inodeId) => namespace.get(inodeId)?.path,
+      intentOf: (id) => namespace.intent(id),
+      limits: limits.events,
+    });
+    const proposer = new Proposer({ journal, clock: this.#leaderClock, events: this.#events });
+    const slices = new TimeSlices({ clock });
+    const blockMap = new BlockMap({ isKnown: (inodeId) => inodeId < namespace.nextInodeId });
+    this.#blockMap = blockMap;
+    const lossTimeoutMs = options.workerTimeoutMs === undefined ? {} : { lossTimeoutMs: options.workerTimeoutMs };
+    this.#registry = new WorkerRegistry({ blockMap, clock, logger, limits: { ...lossTimeoutMs, ...limits.workers } });
+    this.#stores = new UnderStores({ open: options.openUnderStore, clock, logger });
+    const storeOf = (id: MountId): Promise<UnderStore> => {
+      const mount = namespace.mountWithSecrets(id);
+      if (mount === undefined) throw new HeadpondError("not-found", `mount ${id} is not there any more`);
+      return this.#stores.of(mount);
+    };
+    this.#sync = new MetadataSync({
+      view: new NamespaceSyncView(namespace),
+      proposer,
+      storeOf: (mount) => this.#stores.of(mount),
+      slices,
+      clock,
+      logger,
+      limits: limits.sync,
+    });
+    this.#intents = new Intents({
+      intent: (id) => namespace.intent(id),
+      openIntents: () => namespace.openIntents(),
+      sizeOf: ({ inodeId }) => (inodeId === undefined ? undefined : namespace.get(inodeId)?.sizeBytes),
+      storeOf: async (id) => storeOf(id),
+      proposer,
+      onDone: (intent) => {
+        // A copy under another name may have another etag: readers would be told that the content has changed.
+        if (intent.kind !== "rename" || intent.toPath === undefined || intent.isDirectory) return;
+        const mount = namespace.mountWithSecrets(intent.mountId);
+        if (mount !== undefined) this.#sync.refreshLater(intent.toPath, mount);
+      },
+      clock,
+      logger,
+      limits: limits.intents,
+    });
+    this.#core = new Core({ namespace, journal, proposer, sync: this.#sync, intents: this.#intents, clock });
+    const core = this.#core;
+    const files = new TreeFiles({ core, slices, blockSizeBytes });
+    this.#jobs = new Jobs({
+      proposer,
+      blockMap,
+      registry: this.#registry,
+      files,
+      stored: () =>
+        namespace.documents
+          .jobs(storedJobsMax)
+          .map(({ jobId, document, progress }) => ({ id: jobId, document, progress })),
+      pushWorkerList: () => this.#workers.pushWorkerList(),
+      settled: () => this.#settled,
+      slices,
+      ...(options.rates === undefined ? {} : { rates: options.rates }),
+      clock,
+      logger,
+      limits: limits.jobs,
+      runLimits: limits.jobRuns,
+    });
+    this.#workers = new WorkerService({
+      core,
+      registry: this.#registry,
+      jobs: this.#jobs,
+      clusterId: options.clusterId,
+    });
+    const revisions = new Revisions({ core, files, logger, blockSizeBytes });
+    const data = new DataService({
+      core,
+      files,
+      revisions,
+      blockMap,
+      registry: this.#registry,
+      free: (orders) => this.#workers.free(orders),
+      pin: (orders, pinned) => this.#workers.pin(orders, pinned),
+    });
+    this.#housekeeping = new Housekeeping({
+      namespace,
+      proposer,
+      intents: this.#intents,
+      deadVersions: new DeadVersions({ namespace, blockMap, clock, limits: limits.deadVersions }),
+      free: (orders) => this.#workers.free(orders),
+      freePath: (path, signal) => data.freePath(path, signal),
+      clock,
+      logger,
+      limits: limits.housekeeping,
+    });
+    const status = new StatusService({
+      core,
+      registry: this.#registry,
+      id: options.id,
+      clusterId: options.clusterId,
+      clusterName: options.clusterName,
+      version: options.version,
+      nodeVersion: options.nodeVersion,
+      directory: options.directory,
+      disk: options.disk,
+      clock,
+      verifyJournal: options.verifyJournal,
+      addresses: () => ({ rpc: hostPort(this.#rpcAddress), http: hostPort(this.#httpAddress) }),
+    });
+    const sessionTimeoutMs = limits.housekeeping.sessionTimeoutMs ?? housekeepingLimits.sessionTimeoutMs;
+    this.handlers = masterHandlers({
+      core,
+      namespace: new NamespaceService({
+        core,
+        blockMap,
+        blockSizeBytes,
+        onPinned: (path, pinned) => {
+          data.pinned(path, pinned, this.#closing.signal).catch((error: unknown) => {
+            if (!this.#closing.signal.aborted) logger.warn("workers were not told of a pin", { path, error });
+          });
+        },
+        onRemoved: () => this.#housekeeping.removed(),
+      }),
+      data,
+      mounts: new MountService({
+        core,
+        stores: this.#stores,
+        names: options.storeNames ?? { normalise: normaliseUnderStoreUri, redact: redactUnderStoreOptions },
+        onChanged: () => this.#mountsChanged(),
+      }),
+      sessions: new SessionService({ core, timeoutMs: sessionTimeoutMs }),
+      jobs: this.#jobs,
+      models: new Models({ core, files, blockMap, registry: this.#registry, clock }),
+      events: this.#events,
+      workers: this.#workers,
+      status,
+    });
+    this.#registry.listen({
+      onLive: (worker) => {
+        this.#pushListSoon();
+        this.#jobs.workerLive(worker);
+      },
+      onLost: (worker) => {
+        this.#pushListSoon();
+        this.#jobs.workerLost(worker);
+      },
+    });
+    this.#rpc = new RpcServer({
+      service: masterService,
+      handlers: this.handlers,
+      self: { software: options.version, role: "master", name: options.id, clusterId: options.clusterId },
+      clock,
+      logger,
+      metrics,
+    });
+    const admin = new Admin({
+      handlers: this.handlers,
+      metrics,
+      clock,
+      version: options.version,
+      notReady: () => this.notReady,
+    });
+    this.#http = new HttpServer({ handler: (request, response) => admin.serve(request, response), clock, logger });
+    addMasterMetrics(metrics, {
+      namespace,
+      blockMap,
+      registry: this.#registry,
+      sync: this.#sync,
+      jobs: this.#jobs,
+      intents: this.#intents,
+      events: this.#events,
+      isLeader: () => this.#leading,
+      heldBackMs: () => this.#leaderClock.heldBackMs,
+    });
+    journal.onRoleChange((role) => this.#roleChanged(role));
+  }
+
+  /** Where it listens; with the real ports once it has started. */
+  get rpcAddress(): Address {
+    return this.#rpcAddress;
+  }
+
+  get httpAddress(): Address {
+    return this.#httpAddress;
+  }
+
+  /** Why it cannot serve; undefined: it can. */
+  get notReady(): string | undefined {
+    if (this.#state !== "open") return `the master is ${this.#state === "closed" ? "closing" : "starting"}`;
+    const { flushError } = this.#options.namespace;
+    if (flushError !== undefined) return `the state cannot be written: ${toHeadpondError(flushError).message}`;
+    if (!this.#leading && this.#options.journal.leaderAddress === undefined) return "no leader is known";
+    return undefined;
+  }
+
+  /** Starts the journal, and resolves when the master serves. */
+  async start(): Promise<void> {
+    this.#state = "starting";
+    // Health can be asked while a long log is read.
+    this.#httpAddress = await this.#http.listen(this.#options.httpAddress);
+    await this.#options.journal.start();
+    await this.#roleChange;
+    this.#rpcAddress = await this.#rpc.listen(this.#options.network, this.#options.rpcAddress);
+    this.#ticking = this.#tick();
+    this.#state = "open";
+    this.#logger.info("master serves", {
+      rpc: hostPort(this.#rpcAddress),
+      http: hostPort(this.#httpAddress),
+      role: this.#options.journal.role,
+    });
+  }
+
+  /** Ends requests, loops and connections. The journal and the namespace are left to whoever made them. */
+  async close(): Promise<void> {
+    if (this.#state === "closed") return;
+    this.#state = "closed";
+    this.#closing.abort(new HeadpondError("cancelled", "this master is closing"));
+    this.#events.end(new HeadpondError("unavailable", "this master is closing: watch at another"));
+    for (const { sink } of this.#registry.all()) sink?.end();
+    await Promise.all([this.#rpc.close(), this.#http.close()]);
+    this.#listTimer?.clear();
+    await this.#ticking;
+    await this.#roleChange;
+    await this.#stopLeading();
+    this.#sync.close();
+    await this.#stores.close();
+  }
+
+  #roleChanged(role: Role): void {
+    this.#roleChange = this.#roleChange
+      .then(() => (role === "leader" ? this.#startLeading() : this.#stopLeading()))
+      .catch((error: unknown) => this.#logger.error("a change of role failed", { role, error }));
+  }
+
+  async #startLeading(): Promise<void> {
+    if (this.#leading || this.#state === "closed") return;
+    const { journal, namespace } = this.#options;
+    // Behind the first barrier it has all that was ever acknowledged.
+    await journal.readBarrier();
+    this.#leading = true;
+    this.#leaderClock.begin(namespace.nowMs);
+    this.#events.begin(namespace.applied.index);
+    this.#registry.beginTerm(journal.status().term);
+    this.#workers.settle(false);
+    this.#settled = new Promise((resolve) => {
+      this.#settleTimer = this.#clock.timer(this.#limits.settleMs, () => {
+        resolve();
+        this.#workers.settle(true);
+      });
+      this.#closing.signal.addEventListener("abort", () => resolve(), { once: true });
+    });
+    this.#workers.pushRole();
+    this.#workers.pushMounts();
+    this.#intents.start();
+    this.#jobs.start();
+    this.#housekeeping.start();
+  }
+
+  async #stopLeading(): Promise<void> {
+    if (!this.#leading) return;
+    this.#leading = false;
+    this.#settleTimer?.clear();
+    this.#events.end(new HeadpondError("not-leader", "this master leads no more: watch at the new leader"));
+    this.#sync.close();
+    this.#workers.pushRole();
+    await Promise.all([this.#jobs.stop(), this.#housekeeping.stop(), this.#intents.stop()]);
+  }
+
+  async #tick(): Promise<void> {
+    const { signal } = this.#closing;
+    while (!signal.aborted) {
+      await this.#clock.sleep(workerTickMs, signal).catch(() => {});
+      if (!signal.aborted) this.#registry.tick();
+    }
+  }
+
+  #mountsChanged(): void {
+    this.#stores.retain(this.#core.mounts());
+    this.#workers.pushMounts();
+    this.#housekeeping.removed();
+  }
+
+  /** A thousand workers that register at once make a few lists, not a thousand for each of them. */
+  #pushListSoon(): void {
+    if (this.#listTimer !== undefined || this.#closing.signal.aborted) return;
+    this.#listTimer = this.#clock.timer(this.#limits.listDelayMs, () => {
+      this.#listTimer = undefined;
+      this.#workers.pushWorkerList();
+    });
+  }
+
+  /** An estimate of the memory that the block map takes. */
+  get blockMapBytes(): number {
+    return this.#blockMap.memoryBytes;
+  }
+}
+
+const workerTickMs = 250;
+const storedJobsMax = 10_000;
+
+function hostPort({ host, port }: Address): string {
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}

@@ -1,0 +1,190 @@
+/**
+ * Models: the topmost directories in which files with weights lie, and on which worker each of them is READY. READY means
+ * that the worker holds every file of the model whole, as the block map shows at the moment of the answer. Which
+ * directories are models is remembered while the namespace does not change, and for a second at most while it does.
+ */
+
+import { isWeightsName, type ModelStatus } from "../base/cluster.ts";
+import type { FileDescriptor, FileStatus } from "../base/file.ts";
+import type { WorkerId } from "../base/ids.ts";
+import { isWithin, type Path, relativePath } from "../base/path.ts";
+import type { Clock } from "../io/clock.ts";
+import { type BlockMap, coverageBytes } from "./block-map.ts";
+import type { Core } from "./core.ts";
+import { commitOf } from "./revisions.ts";
+import type { TreeFiles } from "./tree-files.ts";
+import type { WorkerRegistry } from "./worker-registry.ts";
+
+export type ModelLimits = {
+  /** Inodes that one look at the namespace visits; models behind are not seen, and that is logged as a metric. */
+  readonly visitedMax: number;
+  readonly modelsMax: number;
+  readonly rememberedMs: number;
+};
+
+export const modelLimits: ModelLimits = { visitedMax: 500_000, modelsMax: 10_000, rememberedMs: 1000 };
+
+type Model = {
+  readonly path: Path;
+  readonly commit: string;
+  readonly bytes: number;
+  readonly files: readonly FileDescriptor[];
+};
+
+type Found = {
+  readonly path: Path;
+  readonly version: number;
+  readonly atMs: number;
+  readonly models: readonly Model[];
+};
+
+class TooMany extends Error {}
+
+export class Models {
+  readonly #core: Core;
+  readonly #files: TreeFiles;
+  readonly #blockMap: BlockMap;
+  readonly #registry: WorkerRegistry;
+  readonly #clock: Clock;
+  readonly #limits: ModelLimits;
+  #found: Found | undefined;
+  #finding: Promise<Found> | undefined;
+
+  constructor(dependencies: {
+    readonly core: Core;
+    readonly files: TreeFiles;
+    readonly blockMap: BlockMap;
+    readonly registry: WorkerRegistry;
+    readonly clock: Clock;
+    readonly limits?: Partial<ModelLimits>;
+  }) {
+    this.#core = dependencies.core;
+    this.#files = dependencies.files;
+    this.#blockMap = dependencies.blockMap;
+    this.#registry = dependencies.registry;
+    this.#clock = dependencies.clock;
+    this.#limits = { ...modelLimits, ...dependencies.limits };
+  }
+
+  /** Models at or below `path`, in the order of their paths. */
+  async list(path: Path, limit: number): Promise<ModelStatus[]> {
+    const { models } = await this.#all();
+    return models
+      .filter((model) => isWithin(model.path, path))
+      .slice(0, limit)
+      .map((model) => this.#statusOf(model));
+  }
+
+  async #all(): Promise<Found> {
+    const found = this.#found;
+    if (found !== undefined) {
+      if (found.version === this.#core.namespace.version) return found;
+      if (this.#clock.monotonicMs() - found.atMs < this.#limits.rememberedMs) return found;
+    }
+    this.#finding ??= this.#find().finally(() => {
+      this.#finding = undefined;
+    });
+    return this.#finding;
+  }
+
+  async #find(): Promise<Found> {
+    const atMs = this.#clock.monotonicMs();
+    const { version } = this.#core.namespace;
+    const files: FileDescriptor[] = [];
+    const roots = new Set<Path>();
+    let visited = 0;
+    try {
+      await this.#files.forEach(
+        "/" as Path,
+        (status) => {
+          if (++visited > this.#limits.visitedMax) throw new TooMany();
+          const file = this.#files.describe(status);
+          if (file === undefined) return;
+          files.push(file);
+          if (isWeightsName(nameOf(status))) roots.add(parentOf(status));
+        },
+        undefined,
+      );
+    } catch (error) {
+      if (!(error instanceof TooMany)) throw error;
+    }
+    const found = {
+      path: "/" as Path,
+      version,
+      atMs,
+      models: groupByModel(topmost(roots), files, this.#limits.modelsMax),
+    };
+    this.#found = found;
+    return found;
+  }
+
+  #statusOf(model: Model): ModelStatus {
+    const held = new Map<WorkerId, { bytes: number; complete: number }>();
+    for (const { inodeId, contentVersion, sizeBytes, blockSizeBytes } of model.files) {
+      this.#blockMap.forEachHolder(inodeId, contentVersion, (id, coverage) => {
+        const part = held.get(id) ?? { bytes: 0, complete: 0 };
+        part.bytes += coverageBytes(coverage, sizeBytes, blockSizeBytes);
+        if (coverage.complete) part.complete++;
+        held.set(id, part);
+      });
+    }
+    const places: ModelStatus["places"] = this.#registry.live().map(({ id, address }) => {
+      const { bytes, complete } = held.get(id) ?? { bytes: 0, complete: 0 };
+      const state = complete === model.files.length ? "READY" : bytes > 0 || complete > 0 ? "FILLING" : "ABSENT";
+      return { worker: id, place: address.place, state, bytes };
+    });
+    places.sort((a, b) => (a.worker < b.worker ? -1 : 1));
+    return { path: model.path, version: model.commit, bytes: model.bytes, files: model.files.length, places };
+  }
+}
+
+/** Those of the directories that lie below no other of them. */
+function topmost(directories: ReadonlySet<Path>): Set<Path> {
+  const result = new Set<Path>();
+  for (const directory of directories) if (!hasAncestor(directory, directories)) result.add(directory);
+  return result;
+}
+
+function hasAncestor(path: Path, directories: ReadonlySet<Path>): boolean {
+  for (let slash = path.lastIndexOf("/"); slash > 0; slash = path.lastIndexOf("/", slash - 1)) {
+    if (directories.has(path.slice(0, slash) as Path)) return true;
+  }
+  return path !== "/" && directories.has("/" as Path);
+}
+
+function groupByModel(roots: ReadonlySet<Path>, files: readonly FileDescriptor[], max: number): Model[] {
+  const groups = new Map<Path, FileDescriptor[]>();
+  for (const file of files) {
+    const root = rootOf(file.path, roots);
+    if (root === undefined) continue;
+    const group = groups.get(root);
+    if (group === undefined) groups.set(root, [file]);
+    else group.push(file);
+  }
+  return [...groups]
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .slice(0, max)
+    .map(([path, group]) => ({
+      path,
+      commit: commitOf(group.map((file) => ({ path: relativePath(file.path, path), file }))),
+      bytes: group.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+      files: group,
+    }));
+}
+
+function rootOf(path: Path, roots: ReadonlySet<Path>): Path | undefined {
+  for (let slash = path.lastIndexOf("/"); slash > 0; slash = path.lastIndexOf("/", slash - 1)) {
+    const above = path.slice(0, slash) as Path;
+    if (roots.has(above)) return above;
+  }
+  return roots.has("/" as Path) ? ("/" as Path) : undefined;
+}
+
+function nameOf({ path }: FileStatus): string {
+  return path.slice(path.lastIndexOf("/") + 1);
+}
+
+function parentOf({ path }: FileStatus): Path {
+  const slash = path.lastIndexOf("/");
+  return (slash === 0 ? "/" : path.slice(0, slash)) as Path;
+}
