@@ -23,7 +23,7 @@ const shardCount = 16;
 /** Keeps one `trim` short. */
 const trimStepsMax = 2000;
 /** Bytes before a row in a page: its length. */
-const rowHeaderBytes = 3;
+export const rowHeaderBytes = 3;
 
 export type NamedInode = { readonly name: string; readonly inodeId: InodeId };
 

@@ -41,8 +41,8 @@ export type Session = {
   hashHigh: number;
 };
 
-const sessionPrefix = 0x53;
-const resultPrefix = 0x52;
+export const sessionPrefix = 0x53;
+export const resultPrefix = 0x52;
 
 export class SessionTable {
   readonly #store: Store;

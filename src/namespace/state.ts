@@ -163,7 +163,7 @@ function emptyHeader(): Header {
 }
 
 /** Throws `corrupt` or `unsupported`. */
-function parseHeader(row: Buffer): Header {
+export function parseHeader(row: Buffer): Header {
   let header: Partial<Header>;
   try {
     header = JSON.parse(row.toString("utf8")) as Partial<Header>;

@@ -32,6 +32,8 @@ export class NamespaceHarness {
   store: Store;
   namespace: Namespace;
   nowMs = 1_000_000;
+  /** Entries that crashes lost from the state and the log brought back. */
+  replayedEntries = 0;
 
   private constructor(kind: StoreKind, options: HarnessOptions, directory: string, store: Store) {
     this.kind = kind;
@@ -83,6 +85,7 @@ export class NamespaceHarness {
   replay(): void {
     const { index } = this.namespace.applied;
     const rest = this.log.slice(index).map((payload, i) => ({ index: index + 1 + i, term: 1, payload }));
+    this.replayedEntries += rest.length;
     this.namespace.apply(rest);
   }
 
