@@ -239,12 +239,15 @@ test("a client that does not follow asks the first address only", async () => {
 
 test("a signal ends a call that is waiting for a leader", async () => {
   await using cluster = await TestCluster.start(undefined);
-  await using client = clusterClient(cluster.addresses);
+  await using client = clusterClient(cluster.addresses, { limits: { retryMinMs: 20_000, retryMaxMs: 20_000 } });
   const controller = new AbortController();
   const call = client.call(add, { to: "a", amount: 1 }, { signal: controller.signal });
-  await until(() => (cluster.asked[2] ?? 0) > 1, "all were asked");
+  await until(() => cluster.asked.every((asked) => asked === 1), "all were asked");
+  // The last answer is on its way; once it is here, the client waits for ten seconds and more.
+  await clock.sleep(300);
   controller.abort();
   await assert.rejects(call, { code: "cancelled", outcome: "none" });
+  assert.deepEqual(cluster.asked, [1, 1, 1]);
 });
 
 test("masters that name each other as leader are asked with waits between, until the deadline", async () => {
