@@ -227,6 +227,7 @@ test("a file of more than 50 GB does not tell its size to HEAD, but does to GET"
 test("what is missing is named by X-Error-Code, and a missing entry carries its commit", async () => {
   const code = (answer: Answer): unknown[] => [answer.status, answer.headers["x-error-code"]];
   for (const target of [
+    "/api/models/acme",
     "/api/models/no/such",
     "/api/models/no/such/tree/main",
     "/no/such/resolve/main/x",
