@@ -5,9 +5,9 @@
  * `open_s` runs from the start of the process to the first answered stat, so it holds Node's own start as well.
  */
 
+import type { ServerProcess } from "../src/cli/role-process.ts";
 import { connect } from "../src/client/client.ts";
 import { type Benchmark, type BenchmarkContext, bySize, percentile, round, runOutstanding } from "./lib/benchmark.ts";
-import type { ServerProcess } from "../src/cli/role-process.ts";
 import { anonymousBytes, startMaster, withDirectory } from "./lib/processes.ts";
 
 const outstanding = 256;

@@ -9,10 +9,10 @@ import { open } from "node:fs/promises";
 import { connect as connectSocket } from "node:net";
 import { join } from "node:path";
 import { MiB } from "../src/base/units.ts";
+import { ServerProcess } from "../src/cli/role-process.ts";
 import { connect } from "../src/client/client.ts";
 import { type Benchmark, type BenchmarkContext, bySize, median, round } from "./lib/benchmark.ts";
 import { startNginx } from "./lib/nginx.ts";
-import { ServerProcess } from "../src/cli/role-process.ts";
 import { cpuSeconds, freePort, startMaster, startWorker, withDirectory } from "./lib/processes.ts";
 
 export const readCached: Benchmark = {

@@ -7,9 +7,9 @@ import { once } from "node:events";
 import { request as httpRequest } from "node:http";
 import { fileURLToPath } from "node:url";
 import { MiB } from "../src/base/units.ts";
+import { ServerProcess } from "../src/cli/role-process.ts";
 import { connect } from "../src/client/client.ts";
 import { type Benchmark, type BenchmarkContext, bySize, median, round } from "./lib/benchmark.ts";
-import { ServerProcess } from "../src/cli/role-process.ts";
 import { startMaster, startWorker, withDirectory } from "./lib/processes.ts";
 
 const originBytesPerSecond = 1e9;

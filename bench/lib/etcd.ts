@@ -1,7 +1,7 @@
 /** etcd (Debian's etcd-server) as a peer: one node, fsync on, driven over gRPC as its own clients do. */
 
-import { credentials, makeGenericClientConstructor, type ServiceError } from "@grpc/grpc-js";
 import { join } from "node:path";
+import { credentials, makeGenericClientConstructor, type ServiceError } from "@grpc/grpc-js";
 import { ServerProcess } from "../../src/cli/role-process.ts";
 import { freePort, untilListening } from "./processes.ts";
 

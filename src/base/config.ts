@@ -7,7 +7,7 @@
  */
 
 import { HeadpondError } from "./errors.ts";
-import { parsePlace, type Place } from "./place.ts";
+import { type Place, parsePlace } from "./place.ts";
 import { parseDurationMs, parseSizeBytes } from "./units.ts";
 
 export type HostPort = { readonly host: string; readonly port: number };

@@ -3,10 +3,10 @@
  * or not at all: bytes go to a temporary name beside it, which is renamed when the last one is there.
  */
 
+import { once } from "node:events";
 import { createReadStream } from "node:fs";
 import { mkdir, open, readdir, rename, stat, unlink } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
-import { once } from "node:events";
 import { HeadpondError } from "../base/errors.ts";
 import { baseName, joinPath, type Path, parsePath, relativePath } from "../base/path.ts";
 import type { HeadpondClient } from "../client/client.ts";

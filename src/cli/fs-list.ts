@@ -1,7 +1,7 @@
 /** `fs ls|stat|tree|find|du|location`: looks, changes nothing. */
 
-import type { FileStatus } from "../base/file.ts";
 import { HeadpondError } from "../base/errors.ts";
+import type { FileStatus } from "../base/file.ts";
 import { baseName, parsePath, relativePath } from "../base/path.ts";
 import { formatBytes, parseSizeBytes } from "../base/units.ts";
 import { action, type Commands, leaf } from "./command.ts";

@@ -5,9 +5,9 @@
 
 import { HeadpondError } from "../base/errors.ts";
 import { formatBytes } from "../base/units.ts";
+import { NodeDisk } from "../io/node-disk.ts";
 import { inspectJournal, verifyJournal } from "../journal/inspect.ts";
 import { decodeCommand } from "../namespace/command-codec.ts";
-import { NodeDisk } from "../io/node-disk.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import { parseCount } from "./fs-list.ts";
 

@@ -1,8 +1,8 @@
 /** `models [ls|show]`: which model version is READY, FILLING or absent, and where. */
 
-import { parsePath } from "../base/path.ts";
 import type { ModelStatus } from "../base/cluster.ts";
 import { HeadpondError } from "../base/errors.ts";
+import { parsePath } from "../base/path.ts";
 import { formatBytes } from "../base/units.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import type { Context } from "./context.ts";
