@@ -37,6 +37,34 @@ test("while masters are down nobody waits for them twice in a row", async () => 
   assert.equal(asked, 0);
 });
 
+test("while masters are down, what was never asked fails at once with the last reason", async () => {
+  const cache = newCache({ retryAfterMs: 60_000 });
+  await assert.rejects(cache.answer("k", down));
+  let asked = 0;
+  const other = cache.answer("other", async () => asked++);
+  await assert.rejects(other, (error: unknown) => isHeadpondError(error, "unavailable"));
+  assert.equal(asked, 0);
+});
+
+test("a question to masters that were down is not waited for, and its late answer counts", async () => {
+  const cache = newCache({ retryAfterMs: 0, probeMs: 0 });
+  await cache.answer("k", async () => 1);
+  await cache.answer("k", down);
+  const late = Promise.withResolvers<number>();
+  assert.equal(await cache.answer("k", () => late.promise), 1);
+  late.resolve(2);
+  await late.promise;
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(await cache.answer("k", down), 2);
+});
+
+test("a master that is back answers the next question itself", async () => {
+  const cache = newCache({ retryAfterMs: 0, probeMs: 60_000 });
+  await cache.answer("k", async () => 1);
+  await cache.answer("k", down);
+  assert.equal(await cache.answer("k", async () => 2), 2);
+});
+
 test("what a master says is gone is forgotten, and other errors are the caller's", async () => {
   const cache = newCache();
   await cache.answer("k", async () => 1);

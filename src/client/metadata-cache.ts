@@ -4,7 +4,7 @@
  * (`staleOnUnavailable`); bytes stay right in any case, because they belong to file versions.
  */
 
-import { isHeadpondError } from "../base/errors.ts";
+import { type HeadpondError, isHeadpondError } from "../base/errors.ts";
 import type { Clock } from "../io/clock.ts";
 
 export type MetadataCacheLimits = {
@@ -12,11 +12,13 @@ export type MetadataCacheLimits = {
   readonly entriesMax: number;
   /** Sum of the weights of the answers kept, e.g. of the files in a revision. */
   readonly weightMax: number;
-  /** After a failure, for this long, nobody waits for a master when there is a last answer. */
+  /** After a failure, for this long, no master is asked: the last answer serves, or the last error. */
   readonly retryAfterMs: number;
+  /** As long as masters are thought to be down, whoever has a last answer waits no longer than this for a new one. */
+  readonly probeMs: number;
 };
 
-const defaultLimits: MetadataCacheLimits = { entriesMax: 10_000, weightMax: 200_000, retryAfterMs: 1000 };
+const defaultLimits: MetadataCacheLimits = { entriesMax: 10_000, weightMax: 200_000, retryAfterMs: 1000, probeMs: 250 };
 
 type Entry = { readonly value: unknown; readonly weight: number };
 
@@ -26,7 +28,8 @@ export class MetadataCache {
   /** Oldest use first. */
   readonly #entries = new Map<string, Entry>();
   #weight = 0;
-  #downUntilMs = Number.NEGATIVE_INFINITY;
+  /** Why the masters are thought to be down, and until when they are not asked again. */
+  #down: { readonly error: HeadpondError; readonly untilMs: number } | undefined;
 
   constructor(parts: { readonly clock: Clock; readonly limits?: Partial<MetadataCacheLimits> }) {
     this.#clock = parts.clock;
@@ -40,10 +43,30 @@ export class MetadataCache {
   /** `ask`'s answer; or, when no master can be reached, the last one that was given under `key`. */
   async answer<T>(key: string, ask: () => Promise<T>, weigh: (value: T) => number = () => 1): Promise<T> {
     const known = this.#entries.get(key);
-    if (known !== undefined && this.#clock.monotonicMs() < this.#downUntilMs) return this.#use<T>(key, known);
+    const down = this.#down;
+    if (down !== undefined && this.#clock.monotonicMs() < down.untilMs) {
+      if (known === undefined) throw down.error;
+      return this.#use<T>(key, known);
+    }
+    const asking = this.#ask(key, ask, weigh);
+    if (down === undefined || known === undefined) return asking;
+    const answered = new AbortController();
+    const patience = this.#clock.sleep(this.#limits.probeMs, answered.signal).then(
+      () => {
+        this.#markDown(down.error);
+        return this.#use<T>(key, known);
+      },
+      () => asking,
+    );
+    // Whoever loses the race is not waited for; a late answer still counts for the next question.
+    patience.catch(() => {});
+    return Promise.race([asking, patience]).finally(() => answered.abort());
+  }
+
+  async #ask<T>(key: string, ask: () => Promise<T>, weigh: (value: T) => number): Promise<T> {
     try {
       const value = await ask();
-      this.#downUntilMs = Number.NEGATIVE_INFINITY;
+      this.#down = undefined;
       this.#store(key, { value, weight: weigh(value) });
       return value;
     } catch (error) {
@@ -52,11 +75,15 @@ export class MetadataCache {
         if (isHeadpondError(error, "not-found", "not-a-directory", "is-a-directory")) this.#delete(key);
         throw error;
       }
-      this.#downUntilMs = this.#clock.monotonicMs() + this.#limits.retryAfterMs;
+      this.#markDown(error);
       const last = this.#entries.get(key);
       if (last === undefined) throw error;
       return this.#use<T>(key, last);
     }
+  }
+
+  #markDown(error: HeadpondError): void {
+    this.#down = { error, untilMs: this.#clock.monotonicMs() + this.#limits.retryAfterMs };
   }
 
   #use<T>(key: string, entry: Entry): T {

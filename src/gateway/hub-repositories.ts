@@ -25,6 +25,9 @@ export type HubRepositoriesLimits = {
 
 const defaultLimits: HubRepositoriesLimits = { entriesMax: 200_000, metadataTimeoutMs: 5000 };
 
+/** A question under way, and the one that those who asked meanwhile wait for. */
+type Asking = { readonly answer: Promise<HubCommit>; next: Promise<HubCommit> | undefined };
+
 const commitPattern = /^[0-9a-f]{40}$/;
 
 export class HubRepositories {
@@ -34,8 +37,8 @@ export class HubRepositories {
   /** By directory and commit, oldest use first. */
   readonly #commits = new Map<string, HubCommit>();
   #weight = 0;
-  /** Questions for a commit that are under way: eight files of one download begin at once. */
-  readonly #asking = new Map<string, Promise<HubCommit>>();
+  /** Questions under way: all readers of a model begin at once. */
+  readonly #asking = new Map<string, Asking>();
 
   constructor(parts: {
     readonly client: HeadpondClient;
@@ -55,19 +58,14 @@ export class HubRepositories {
   /** Throws `RepoNotFound` or `RevisionNotFound`. */
   async commit(repository: Repository, revision: string): Promise<HubCommit> {
     const directory = this.#directory(repository);
-    if (!commitPattern.test(revision)) return this.#ask(repository, directory, revision);
     const key = `${directory}@${revision}`;
+    const ask = (): Promise<HubCommit> => this.#ask(repository, directory, revision);
+    if (!commitPattern.test(revision)) return this.#join(key, ask, false);
     const known = this.#commits.get(key);
-    if (known !== undefined) {
-      this.#commits.delete(key);
-      this.#commits.set(key, known);
-      return known;
-    }
-    const asked = this.#asking.get(key);
-    if (asked !== undefined) return asked;
-    const asking = this.#ask(repository, directory, revision).finally(() => this.#asking.delete(key));
-    this.#asking.set(key, asking);
-    return asking;
+    if (known === undefined) return this.#join(key, ask, true);
+    this.#commits.delete(key);
+    this.#commits.set(key, known);
+    return known;
   }
 
   /** Whether the bytes of `file` can be had: it is what its path holds now, or somebody holds the old version. */
@@ -127,6 +125,31 @@ export class HubRepositories {
       if (!isHeadpondError(error, "invalid")) throw error;
     }
     throw repositoryNotFound(repository.name);
+  }
+
+  /**
+   * Many that ask the same are answered together: what never changes by the question under way, anything else by one that
+   * begins after they asked, so that nobody is told what was true before.
+   */
+  #join(key: string, ask: () => Promise<HubCommit>, isImmutable: boolean): Promise<HubCommit> {
+    const running = this.#asking.get(key);
+    if (running === undefined) return this.#start(key, ask);
+    if (isImmutable) return running.answer;
+    running.next ??= running.answer.then(
+      () => this.#start(key, ask),
+      () => this.#start(key, ask),
+    );
+    return running.next;
+  }
+
+  #start(key: string, ask: () => Promise<HubCommit>): Promise<HubCommit> {
+    const asking: Asking = { answer: ask(), next: undefined };
+    this.#asking.set(key, asking);
+    const end = (): void => {
+      if (asking.next === undefined && this.#asking.get(key) === asking) this.#asking.delete(key);
+    };
+    asking.answer.then(end, end);
+    return asking.answer;
   }
 
   async #ask(repository: Repository, directory: Path, revision: string): Promise<HubCommit> {

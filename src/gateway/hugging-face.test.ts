@@ -341,3 +341,20 @@ test("without a master what was asked before is still served, and the rest fails
     await world.cluster.startMaster(port);
   }
 });
+
+test("many clients that ask for the same revision at once are answered by few questions, none of them too old", async () => {
+  const { cluster } = world;
+  cluster.put("/models/acme/crowd/x", "1");
+  const asked = cluster.asked.get("revision") ?? 0;
+  const first = await Promise.all(Array.from({ length: 100 }, () => head("acme/crowd")));
+  assert.equal(new Set(first).size, 1);
+  assert.ok((cluster.asked.get("revision") ?? 0) - asked <= 20, `${cluster.asked.get("revision")} questions`);
+  // A question that began before a change may not answer one that began after it.
+  for (let round = 0; round < 20; round++) {
+    const early = head("acme/crowd");
+    cluster.put("/models/acme/crowd/x", `round ${round}`);
+    const late = await head("acme/crowd");
+    await early;
+    assert.equal(late, await head("acme/crowd"));
+  }
+});
