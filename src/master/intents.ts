@@ -75,7 +75,7 @@ export class Intents {
   /** This master leads: it drives what is open. */
   start(): void {
     this.#stopping = new AbortController();
-    for (const intent of this.#deps.openIntents()) if (intent.kind !== "create") this.#drive(intent, false);
+    for (const intent of this.#deps.openIntents()) if (intent.kind !== "create") void this.#drive(intent, false);
   }
 
   /** This master leads no more: the next leader goes on. */

@@ -15,6 +15,21 @@ export const jobDocumentBytesMax = 1_000_000;
 /** Failures that are kept of one job; how many there were besides is said in `reason`. */
 export const jobFailuresMax = 1000;
 
+/**
+ * What a request for a load asks for: journaled first, under the request's origin, so that it must not say anything that
+ * another attempt of the same request would say differently. The plan follows.
+ */
+export const JobSeed = Type.Object({
+  format: Type.Literal(1),
+  kind: Type.Literal("load"),
+  path: PathSchema,
+  to: Type.String(),
+  priority: Type.Integer(),
+  pin: Type.Boolean(),
+  state: Type.Literal("planning"),
+});
+export type JobSeed = Static<typeof JobSeed>;
+
 export const JobDocument = Type.Object({
   format: Type.Literal(1),
   kind: Type.Literal("load"),
@@ -27,6 +42,8 @@ export const JobDocument = Type.Object({
   startedMs: Type.Optional(TimeMs),
   finishedMs: Type.Optional(TimeMs),
   reason: Type.Optional(Type.String()),
+  /** Why it could not even begin. */
+  planError: Type.Optional(Type.Object({ code: Type.String(), message: Type.String(), retryable: Type.Boolean() })),
   plan: LoadPlan,
   /** `packVersions`. */
   versions: Type.String(),
@@ -49,6 +66,21 @@ export type JobMark = Static<typeof JobMark>;
 
 const documentCheck = Compile(JobDocument);
 const markCheck = Compile(JobMark);
+const seedCheck = Compile(JobSeed);
+
+/** Undefined when the document is that of a job with a plan. */
+export function readJobSeed(text: string): JobSeed | undefined {
+  const value = parse(text);
+  return seedCheck.Check(value) && !Object.hasOwn(value, "plan") ? value : undefined;
+}
+
+/** What is known of a job before its plan is made. */
+export function unplanned(seed: JobSeed, createdMs: number): JobDocument {
+  const rates = { originBytesPerSecond: 0, linkBytesPerSecond: 0, source: "none" };
+  const sizes = { files: 0, bytes: 0, blocks: 0, cachedBytes: 0, originBytes: 0, boundSeconds: 0 };
+  const plan: LoadPlan = { path: seed.path, ...sizes, rates, workers: [], problems: [] };
+  return { ...seed, createdMs, plan, versions: "", failed: [], failedCount: 0, runs: 1 };
+}
 
 /** Throws `invalid` when the job is too large to be kept. */
 export function writeJobDocument(document: JobDocument): string {

@@ -8,12 +8,13 @@
  */
 
 import { present } from "../base/assert.ts";
-import type { JobFailure, JobStatus, JobWorkerProgress, LoadPlan } from "../base/cluster.ts";
+import type { JobFailure, JobStatus, JobWorkerProgress } from "../base/cluster.ts";
 import { errorTable, isErrorCode } from "../base/errors.ts";
 import type { FileDescriptor } from "../base/file.ts";
 import type { JobId, WorkerId } from "../base/ids.ts";
 import { type Coverage, coverageBytes } from "./block-map.ts";
 import { type JobDocument, type JobMark, jobFailuresMax } from "./job-document.ts";
+import { jobStatus } from "./job-status.ts";
 import { SlotSet } from "./slot-set.ts";
 
 export type JobRunLimits = {
@@ -363,51 +364,4 @@ export class JobRun {
     const file = present(this.files[index], "a failed file exists");
     this.#failures.push({ path: file.path, worker: part.id, code, message });
   }
-}
-
-/** The outside's view of a job, from its document and its last numbers. */
-export function jobStatus(
-  id: JobId,
-  document: JobDocument,
-  numbers: {
-    readonly workers: readonly JobWorkerProgress[];
-    readonly rate: number;
-    readonly elapsedSeconds: number;
-    readonly failed: readonly JobFailure[];
-    readonly etaSeconds?: number;
-  },
-): JobStatus {
-  const { plan } = document;
-  const sum = (of: (worker: JobWorkerProgress) => number): number =>
-    numbers.workers.reduce((total, worker) => total + of(worker), 0);
-  const originBytes = sum(({ originBytes: bytes }) => bytes);
-  return {
-    id,
-    kind: "load",
-    path: document.path,
-    to: document.to,
-    state: document.state,
-    priority: document.priority,
-    createdMs: document.createdMs,
-    ...(document.startedMs === undefined ? {} : { startedMs: document.startedMs }),
-    ...(document.finishedMs === undefined ? {} : { finishedMs: document.finishedMs }),
-    bytesDone: sum(({ bytesDone }) => bytesDone),
-    bytesTotal: sum(({ bytesTotal }) => bytesTotal),
-    uniqueBytes: plan.bytes,
-    rate: numbers.rate,
-    efficiency: plan.boundSeconds === 0 ? 0 : plan.boundSeconds / numbers.elapsedSeconds,
-    boundSeconds: plan.boundSeconds,
-    ...(numbers.etaSeconds === undefined ? {} : { etaSeconds: numbers.etaSeconds }),
-    originBytes,
-    originAmplification: amplification(originBytes, plan),
-    workers: [...numbers.workers],
-    failed: [...numbers.failed],
-    ...(document.reason === undefined ? {} : { reason: document.reason }),
-  };
-}
-
-/** Origin bytes over those that had to leave the under store; when none had to, every byte read counts on top of 1. */
-function amplification(originBytes: number, plan: LoadPlan): number {
-  if (plan.originBytes > 0) return originBytes / plan.originBytes;
-  return plan.bytes === 0 ? 1 : 1 + originBytes / plan.bytes;
 }

@@ -8,10 +8,11 @@
 
 import { present } from "../base/assert.ts";
 import type { JobFailure, JobStatus, LoadPlan } from "../base/cluster.ts";
-import { HeadpondError, isHeadpondError } from "../base/errors.ts";
+import { HeadpondError, isErrorCode, isHeadpondError } from "../base/errors.ts";
 import type { FileDescriptor } from "../base/file.ts";
 import type { InodeId, JobId, WorkerId } from "../base/ids.ts";
 import { type Path, parsePath } from "../base/path.ts";
+import { parsePlaceSelector } from "../base/place.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
 import type { Origin } from "../namespace/command.ts";
@@ -19,16 +20,23 @@ import type { LoadRequest } from "../rpc/master-service.ts";
 import type { BlockMap } from "./block-map.ts";
 import {
   type JobDocument,
+  type JobSeed,
   packVersions,
   readJobDocument,
   readJobMark,
+  readJobSeed,
+  unplanned,
   unpackVersions,
   writeJobDocument,
 } from "./job-document.ts";
-import { JobRun, type JobRunLimits, jobStatus } from "./job-run.ts";
-import { LoadPlanner, type LoadRates } from "./load-planner.ts";
+import { stampOf } from "./core.ts";
+import { untilAborted } from "./directory-sync.ts";
+import { JobPlanner } from "./job-planner.ts";
+import { JobRun, type JobRunLimits } from "./job-run.ts";
+import { endedStatus, endedText } from "./job-status.ts";
+import type { LoadRates } from "./load-planner.ts";
 import type { Proposer } from "./proposer.ts";
-import { type TimeSlices } from "./time-slices.ts";
+import type { TimeSlices } from "./time-slices.ts";
 import type { RegisteredWorker, WorkerRegistry } from "./worker-registry.ts";
 
 export type JobLimits = {
@@ -61,7 +69,7 @@ export interface JobFiles {
 
 export type StoredJob = { readonly id: JobId; readonly document: string; readonly progress: string | undefined };
 
-export type Mutation = { readonly origin?: Origin | undefined; readonly requestId?: string | undefined };
+export type Mutation = { readonly origin?: Origin; readonly requestId?: string };
 
 type Running = { readonly run: JobRun; markedAtMs: number; markedChanges: number; ending: boolean };
 
@@ -88,12 +96,15 @@ export class Jobs {
   readonly #limits: JobLimits;
   readonly #running = new Map<JobId, Running>();
   readonly #ended = new Map<JobId, JobStatus>();
+  readonly #planning = new Map<JobId, { readonly status: JobStatus; readonly document: Promise<JobDocument> }>();
+  readonly #planner: JobPlanner;
   #stopping: AbortController | undefined;
   #loop: Promise<void> = Promise.resolve();
 
   constructor(dependencies: JobsDependencies) {
     this.#deps = dependencies;
     this.#limits = { ...jobLimits, ...dependencies.limits };
+    this.#planner = new JobPlanner(dependencies, this.#limits.filesMax);
     dependencies.blockMap.onChange((change) => {
       if (this.#running.size === 0 || dependencies.registry.get(change.worker)?.state !== "live") return;
       const nowMs = dependencies.clock.monotonicMs();
@@ -111,6 +122,7 @@ export class Jobs {
   start(): void {
     this.#stopping = new AbortController();
     this.#running.clear();
+    this.#planning.clear();
     this.#ended.clear();
     for (const stored of this.#deps.stored()) this.#resume(stored);
     this.#loop = this.#tickUntil(this.#stopping.signal);
@@ -153,69 +165,56 @@ export class Jobs {
   }
 
   async plan(request: LoadRequest, signal?: AbortSignal): Promise<LoadPlan> {
-    const path = parsePath(request.path);
-    await this.#deps.settled();
-    const files = await this.#deps.files.collect(path, this.#limits.filesMax, signal);
-    return this.#planOf(path, request.to, files, signal);
+    return this.#planner.look(parsePath(request.path), request.to, signal);
   }
 
-  /** Resolves when the job is durable and its first orders are out. */
+  /**
+   * Resolves when the job is durable and its first orders are out. A request that comes again gets the job of the first
+   * time. Throws why the load cannot be done; it is then kept as a failed job.
+   */
   async load(
     request: LoadRequest & Mutation,
     signal?: AbortSignal,
   ): Promise<{ readonly job: JobStatus; readonly plan: LoadPlan }> {
     const path = parsePath(request.path);
-    if (this.#running.size >= this.#limits.runningMax) {
+    parsePlaceSelector(request.to);
+    if (this.#running.size + this.#planning.size >= this.#limits.runningMax) {
       throw new HeadpondError("overloaded", `${this.#running.size} jobs are running: wait for one, or cancel one`);
     }
     const { proposer } = this.#deps;
-    await this.#deps.settled();
-    if (request.pin === true) {
-      await proposer.propose({ kind: "pin", path, pinned: true, timeMs: proposer.nowMs() });
-    }
-    const files = await this.#deps.files.collect(path, this.#limits.filesMax, signal);
-    const plan = await this.#planOf(path, request.to, files, signal, true);
-    const timeMs = proposer.nowMs();
-    const document: JobDocument = {
+    const seed: JobSeed = {
       format: 1,
       kind: "load",
       path,
       to: request.to,
       priority: request.priority ?? 5,
       pin: request.pin ?? false,
-      state: "running",
-      createdMs: timeMs,
-      startedMs: timeMs,
-      plan,
-      versions: packVersions(files),
-      failed: [],
-      failedCount: 0,
-      runs: 1,
+      state: "planning",
     };
     const { jobId } = await proposer.propose({
       kind: "put-job",
-      document: writeJobDocument(document),
-      timeMs,
-      ...(request.origin === undefined ? {} : { origin: request.origin }),
-      ...(request.requestId === undefined ? {} : { requestId: request.requestId }),
+      document: JSON.stringify(seed),
+      ...stampOf(request, proposer.nowMs()),
     });
-    // A request that came again has the job of the first one.
-    if (!this.#running.has(jobId) && !this.#ended.has(jobId)) this.#begin(jobId, document, files, false);
-    return { job: this.status(jobId), plan };
+    if (!this.#running.has(jobId) && !this.#ended.has(jobId)) {
+      const document = await untilAborted(this.#planAndBegin(jobId, seed), signal ?? new AbortController().signal);
+      return { job: this.status(jobId), plan: document.plan };
+    }
+    return { job: this.status(jobId), plan: this.#planOfKnown(jobId) };
   }
 
   /** Throws `not-found`. */
   status(id: JobId): JobStatus {
     const running = this.#running.get(id);
     if (running !== undefined) return running.run.status(this.#deps.clock.monotonicMs());
-    const ended = this.#ended.get(id);
+    const ended = this.#ended.get(id) ?? this.#planning.get(id)?.status;
     if (ended === undefined) throw new HeadpondError("not-found", `there is no job ${id}: see headpond jobs ls`);
     return ended;
   }
 
   /** The newest first. */
   list(limit: number): JobStatus[] {
-    const ids = [...this.#running.keys(), ...this.#ended.keys()].sort((a, b) => b - a);
+    const ids = [...this.#running.keys(), ...this.#planning.keys(), ...this.#ended.keys()].sort((a, b) => b - a);
     return ids.slice(0, limit).map((id) => this.status(id));
   }
 
@@ -244,9 +243,7 @@ export class Jobs {
     const stored = [...this.#deps.stored()].find((job) => job.id === id);
     if (stored === undefined) throw new HeadpondError("not-found", `there is no job ${id}: see headpond jobs ls`);
     const old = readJobDocument(id, stored.document);
-    await this.#deps.settled();
-    const files = await this.#deps.files.collect(old.path, this.#limits.filesMax, signal);
-    const plan = await this.#planOf(old.path, old.to, files, signal, true);
+    const { plan, files } = await this.#planner.plan(old.path, old.to, signal);
     const { proposer } = this.#deps;
     const timeMs = proposer.nowMs();
     const { reason: _reason, finishedMs: _finishedMs, workers: _workers, rate: _rate, ...kept } = old;
@@ -266,22 +263,42 @@ export class Jobs {
     return this.status(id);
   }
 
-  async #planOf(
-    path: Path,
-    to: string,
-    files: readonly FileDescriptor[],
-    signal: AbortSignal | undefined,
-    refuse = false,
-  ): Promise<LoadPlan> {
-    const live = this.#deps.registry.live().map(({ id, address, capacityBytes, originRate, peerRate }) => {
-      return { id, place: address.place, capacityBytes, originRate, peerRate };
+  /** From what was asked for to a running job; single-flight, and taken up by a new leader. */
+  #planAndBegin(id: JobId, seed: JobSeed): Promise<JobDocument> {
+    const known = this.#planning.get(id);
+    if (known !== undefined) return known.document;
+    const signal = this.#stopping?.signal;
+    if (signal === undefined) return Promise.reject(new HeadpondError("not-leader", "this master does not lead"));
+    const status = endedStatus(id, unplanned(seed, this.#deps.proposer.nowMs()));
+    const document = this.#planNow(id, seed, signal).finally(() => {
+      if (this.#planning.get(id)?.document === document) this.#planning.delete(id);
     });
-    const { blockMap, rates = {}, slices } = this.#deps;
-    const planner = new LoadPlanner({ path, to, live, blockMap, rates });
-    await slices.forEach(files, (file) => planner.add(file), signal);
-    const plan = planner.finish();
-    if (refuse) planner.refuseProblems(plan);
-    return plan;
+    document.catch(() => {});
+    this.#planning.set(id, { status, document });
+    return document;
+  }
+
+  async #planNow(id: JobId, seed: JobSeed, signal: AbortSignal): Promise<JobDocument> {
+    const planned = await this.#planner.make(id, seed, signal);
+    if (planned.ok) {
+      this.#begin(id, planned.document, planned.files, false);
+      return planned.document;
+    }
+    this.#ended.set(id, endedStatus(id, planned.document));
+    await this.#forgetOldest();
+    throw planned.error;
+  }
+
+  /** The plan of a job that was begun by an earlier attempt of the same request. Throws what that one ended with. */
+  #planOfKnown(id: JobId): LoadPlan {
+    const running = this.#running.get(id);
+    if (running !== undefined) return running.run.document.plan;
+    const stored = [...this.#deps.stored()].find((job) => job.id === id);
+    if (stored === undefined) throw new HeadpondError("not-found", `there is no job ${id}: see headpond jobs ls`);
+    const { plan, planError } = readJobDocument(id, stored.document);
+    if (planError === undefined) return plan;
+    const { code, message, retryable } = planError;
+    throw new HeadpondError(isErrorCode(code) ? code : "internal", message, { retryable });
   }
 
   #begin(id: JobId, document: JobDocument, files: readonly FileDescriptor[], trustComplete: boolean): void {
@@ -299,6 +316,13 @@ export class Jobs {
   #resume(stored: StoredJob): void {
     const { clock, logger, proposer, runLimits = {} } = this.#deps;
     try {
+      const seed = readJobSeed(stored.document);
+      if (seed !== undefined) {
+        this.#planAndBegin(stored.id, seed).catch((error: unknown) => {
+          logger.warn("a load that was asked for could not be planned", { jobId: stored.id, error });
+        });
+        return;
+      }
       const document = readJobDocument(stored.id, stored.document);
       if (document.state !== "running" && document.state !== "planning") {
         this.#ended.set(stored.id, endedStatus(stored.id, document));
@@ -446,25 +470,4 @@ export class Jobs {
       originBytes: ({ inodeId, contentVersion }) => blockMap.originBytes(worker.id, inodeId, contentVersion),
     };
   }
-}
-
-/** A document that has outgrown its limit by its failures loses the end of their list, never the end of the job. */
-function endedText(document: JobDocument): string {
-  for (let kept = document.failed.length; ; kept = Math.floor(kept / 2)) {
-    try {
-      return writeJobDocument({ ...document, failed: document.failed.slice(0, kept) });
-    } catch (error) {
-      if (kept === 0) throw error;
-    }
-  }
-}
-
-function endedStatus(id: JobId, document: JobDocument): JobStatus {
-  const elapsedMs = (document.finishedMs ?? document.createdMs) - (document.startedMs ?? document.createdMs);
-  return jobStatus(id, document, {
-    workers: document.workers ?? [],
-    rate: document.rate ?? 0,
-    elapsedSeconds: Math.max(0.001, elapsedMs / 1000),
-    failed: document.failed,
-  });
 }
