@@ -5,10 +5,16 @@
 
 import { HeadpondError, toHeadpondError } from "../base/errors.ts";
 import type { Codec } from "./codec.ts";
-import type { ClientConnection } from "./client-connection.ts";
 
 export interface CallOwner {
   onSettled(call: ClientCall): void;
+}
+
+/** What a call needs of the connection that it was written to. */
+export interface CallCarrier {
+  mayHaveSent(call: ClientCall): boolean;
+  cancel(call: ClientCall): void;
+  grant(call: ClientCall, items: number, bytes: number): void;
 }
 
 /** Until it is written, nothing can have happened at the server; after that, anything. */
@@ -19,7 +25,7 @@ export abstract class ClientCall {
   /** On the monotonic clock; Infinity when there is none. */
   readonly deadlineMs: number;
   /** Set when it is written. */
-  connection: ClientConnection | undefined;
+  connection: CallCarrier | undefined;
   id = 0;
   /** The connection's `writtenBytes` when its frame began. */
   writtenAt = 0;

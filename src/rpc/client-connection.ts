@@ -6,7 +6,7 @@
 import { errorFromDocument, HeadpondError, toHeadpondError } from "../base/errors.ts";
 import type { Clock, Timer } from "../io/clock.ts";
 import type { Connection } from "../io/network.ts";
-import { type ClientCall, UnaryCall } from "./client-call.ts";
+import { type CallCarrier, type ClientCall, UnaryCall } from "./client-call.ts";
 import { ClientStream } from "./client-stream.ts";
 import { Deadlines } from "./deadlines.ts";
 import { FrameParser, frameHeadBytes, frameKinds } from "./frame.ts";
@@ -41,7 +41,7 @@ export type ClientConnectionEvents = {
 const reader = new Reader();
 const maxTimeoutMs = 0xffff_ffff;
 
-export class ClientConnection {
+export class ClientConnection implements CallCarrier {
   /** Whether it has been of use. */
   hasAnswered = false;
   readonly #connection: Connection;
@@ -176,7 +176,7 @@ export class ClientConnection {
     this.#outbox.emptyFrame(frameKinds.cancel, call.id);
   }
 
-  grant(stream: ClientStream, items: number, bytes: number): void {
+  grant(stream: ClientCall, items: number, bytes: number): void {
     if (this.#broken) return;
     const outbox = this.#outbox;
     outbox.beginFrame(frameKinds.credit, stream.id);
