@@ -143,3 +143,20 @@ claim("a request that waits for an under store ends with one final result", (she
   ok(harness.run("finish-intent", { intentId: intentId ?? 0, outcome: "done" }));
   assert.equal(ok(shell.remove("/m/g", { origin: second })).intentId, undefined);
 });
+
+claim("the final result of a request that waited survives a crash", async (shell, harness) => {
+  const sessionId = openSession(harness);
+  ok(shell.mount("/m"));
+  const origin = { sessionId, sequence: 1, acknowledged: 0 };
+  const { intentId } = ok(shell.mkdir("/m/d", { origin, requestId: "r" }));
+  await harness.namespace.flush();
+  ok(harness.run("finish-intent", { intentId: intentId ?? 0, outcome: "done" }));
+  const final = shell.mkdir("/m/d", { origin, requestId: "r" });
+  assert.equal(ok(final).intentId, undefined);
+  await harness.namespace.flush();
+  const before = harness.replayedEntries;
+  await harness.crash();
+  assert.equal(harness.replayedEntries, before, "the store alone must know it");
+  assert.deepEqual(shell.mkdir("/m/d", { origin, requestId: "r" }), final);
+  assert.deepEqual(shell.mkdir("/m/d", { requestId: "r" }), final);
+});

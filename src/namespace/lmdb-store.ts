@@ -80,12 +80,17 @@ export class LmdbStore implements Store {
     await options.disk.makeDirectory(options.directory);
     const path = `${options.directory}/${fileName}`;
     const store = new LmdbStore(options, await openEnvironment(path, options.disk, false));
-    const boot = store.#boot();
-    if (options.bootId !== undefined && boot !== undefined && !boot.clean && boot.bootId !== options.bootId) {
-      await store.replace(undefined);
-      store.discardedUnclean = true;
+    try {
+      const boot = store.#boot();
+      if (options.bootId !== undefined && boot !== undefined && !boot.clean && boot.bootId !== options.bootId) {
+        await store.replace(undefined);
+        store.discardedUnclean = true;
+      }
+      store.#noteBoot(false);
+    } catch (error) {
+      await store.#environment.root.close();
+      throw storeError(error, path);
     }
-    store.#noteBoot(false);
     return store;
   }
 
