@@ -66,10 +66,14 @@ export async function startS3Server({ binary }: { readonly binary: string }): Pr
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), "headpond-s3-"));
   const port = await freePort();
   const [accessKeyId, secretAccessKey, region] = ["headpond-test", "headpond-test-secret", "us-east-1"];
-  const child = spawn(binary, ["-q", "--port", `127.0.0.1:${port}`, "--region", region, "posix", directory], {
-    env: { ...process.env, ROOT_ACCESS_KEY: accessKeyId, ROOT_SECRET_KEY: secretAccessKey },
-    stdio: ["ignore", "ignore", "pipe"],
-  });
+  const child = spawn(
+    binary,
+    ["-q", "--keep-alive", "--port", `127.0.0.1:${port}`, "--region", region, "posix", directory],
+    {
+      env: { ...process.env, ROOT_ACCESS_KEY: accessKeyId, ROOT_SECRET_KEY: secretAccessKey },
+      stdio: ["ignore", "ignore", "pipe"],
+    },
+  );
   let complaints = "";
   child.stderr.on("data", (chunk: Buffer) => {
     complaints = (complaints + chunk.toString()).slice(-4000);

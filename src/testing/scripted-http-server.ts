@@ -18,6 +18,10 @@ export type HttpFault =
   | { readonly kind: "cut"; readonly afterBytes: number }
   /** Nothing comes after that many bytes of the body, for ever. */
   | { readonly kind: "stall"; readonly afterBytes: number }
+  /** A write that takes effect, but whose answer never comes. */
+  | { readonly kind: "lost-answer" }
+  /** A write that is refused before its body was read, and cut off. */
+  | { readonly kind: "early-refusal" }
   /** No answer at all. */
   | { readonly kind: "silence" }
   /** Called when that many bytes of the body are out. */
@@ -34,7 +38,13 @@ export type ServedRequest = {
   readonly headers: http.IncomingHttpHeaders;
 };
 
-type Served = { readonly bytes: Uint8Array; readonly etag: string; readonly modified: string };
+type Served = {
+  readonly bytes: Uint8Array;
+  readonly etag: string;
+  readonly modified: string;
+  /** Headers `x-amz-meta-...`. */
+  readonly metadata: Readonly<Record<string, string>>;
+};
 
 export type HttpTraits = {
   /** `none`: only Last-Modified tells contents apart. */
@@ -75,12 +85,16 @@ export class ScriptedHttpServer {
     return `http://127.0.0.1:${this.#port}`;
   }
 
+  get(path: string): Uint8Array | undefined {
+    return this.#files.get(path)?.bytes;
+  }
+
   /** `path` is decoded, and begins with a slash. */
-  put(path: string, bytes: Uint8Array): void {
+  put(path: string, bytes: Uint8Array, metadata: Readonly<Record<string, string>> = {}): void {
     this.#changes++;
     // Every change is a second later than the one before: Last-Modified tells no finer.
     const modified = new Date(1_700_000_000_000 + this.#changes * 1000).toUTCString();
-    this.#files.set(path, { bytes: Uint8Array.from(bytes), etag: `"${digestHex("md5", bytes)}"`, modified });
+    this.#files.set(path, { bytes: Uint8Array.from(bytes), etag: `"${digestHex("md5", bytes)}"`, modified, metadata });
   }
 
   /** Harms the next `times` requests of `method`. */
@@ -102,10 +116,19 @@ export class ScriptedHttpServer {
 
   async #serve(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
     const { method = "GET", url = "/", headers } = request;
-    request.resume();
     const path = decodeURIComponent(url.split("?", 1)[0] as string);
     this.requests.push({ method, path, headers });
     const fault = this.#take(method);
+    if (fault?.kind === "early-refusal") {
+      response.writeHead(412, { connection: "close" }).end();
+      request.socket.destroySoon();
+      return;
+    }
+    if (method === "PUT" && fault?.kind !== "status" && fault?.kind !== "silence") {
+      await this.#store(path, request, response, fault);
+      return;
+    }
+    request.resume();
     if (fault?.kind === "silence") return;
     if (fault?.kind === "status") {
       response.writeHead(fault.status, fault.headers).end(fault.body ?? "");
@@ -120,8 +143,26 @@ export class ScriptedHttpServer {
     else await this.#serveFile(file, request, response, fault);
   }
 
+  async #store(
+    path: string,
+    request: http.IncomingMessage,
+    response: http.ServerResponse,
+    fault: HttpFault | undefined,
+  ): Promise<void> {
+    const parts: Buffer[] = [];
+    for await (const part of request as AsyncIterable<Buffer>) parts.push(part);
+    if (request.headers["if-none-match"] === "*" && this.#files.has(path)) {
+      response.writeHead(412).end();
+      return;
+    }
+    const metadata = Object.entries(request.headers).filter(([name]) => name.startsWith("x-amz-meta-"));
+    this.put(path, Buffer.concat(parts), Object.fromEntries(metadata) as Record<string, string>);
+    if (fault?.kind === "lost-answer") request.socket.destroy();
+    else response.writeHead(200, { etag: this.#files.get(path)?.etag }).end();
+  }
+
   async #serveFile(
-    { bytes, etag, modified }: Served,
+    { bytes, etag, modified, metadata }: Served,
     { method, headers }: http.IncomingMessage,
     response: http.ServerResponse,
     fault: HttpFault | undefined,
@@ -133,6 +174,7 @@ export class ScriptedHttpServer {
       return;
     }
     response.setHeader("last-modified", modified);
+    for (const [name, value] of Object.entries(metadata)) response.setHeader(name, value);
     if (etags !== "none") response.setHeader("etag", etags === "weak" ? `W/${etag}` : etag);
     if (fault?.kind === "headers")
       for (const [name, value] of Object.entries(fault.headers)) response.setHeader(name, value ?? "");

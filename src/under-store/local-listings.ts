@@ -9,7 +9,7 @@ import type { Disk } from "../io/disk.ts";
 import { compareCodePoints, isValidName } from "./under-store.ts";
 
 /** A directory with more names is refused: they would not fit into memory beside everything else. */
-export const namesMax = 4_000_000;
+const namesMax = 4_000_000;
 /** Directories whose names are kept at once. */
 const listingsKeptMax = 4;
 

@@ -28,7 +28,7 @@ export type RangeSource = {
 };
 
 /** An answer that ignores the range is used if no more than this must be thrown away before it and the object is no longer. */
-export const wholeBodyBytesMax = 16 * MiB;
+const wholeBodyBytesMax = 16 * MiB;
 const errorBodyBytesMax = 16 * 1024;
 
 export async function readRange(options: ReadOptions, source: RangeSource): Promise<void> {

@@ -186,16 +186,52 @@ claim("statuses become the errors they mean, and only passing ones are tried aga
   await readsWhole(store);
 });
 
-claim(
-  "a conditional write whose answer is lost has an unknown outcome, and is sent once",
-  async ({ server, store }) => {
-    server.inject({ kind: "status", status: 500 }, { method: "PUT" });
-    await rejectsWith("unknown-outcome", store.write("slot", { body: bodyOf("mine"), ifAbsent: true }));
-    server.inject({ kind: "silence" }, { method: "PUT" });
-    await rejectsWith("unknown-outcome", store.write("slot", { body: bodyOf("mine"), ifAbsent: true }));
-    assert.equal(server.requests.filter(({ method }) => method === "PUT").length, 2);
-  },
-);
+const exclusive = (): { readonly body: AsyncIterable<Uint8Array>; readonly ifAbsent: true } => {
+  return { body: bodyOf("mine"), ifAbsent: true };
+};
+
+claim("an exclusive write whose answer is lost is known to have won by its mark", async ({ server, store }) => {
+  server.inject({ kind: "lost-answer" }, { method: "PUT" });
+  const info = await store.write("slot", exclusive());
+  assert.equal(info.etag, `"${digestHex("md5", "mine")}"`);
+  assert.equal(server.requests.filter(({ method }) => method === "PUT").length, 1);
+});
+
+claim("an exclusive write that lost is told so, though the connection broke", async ({ server, store }) => {
+  server.put("/b/slot", Buffer.from("theirs"), { "x-amz-meta-headpond-write": "another" });
+  server.inject({ kind: "early-refusal" }, { method: "PUT", times: 2 });
+  const body = bodyOf(new Uint8Array(4_000_000), 1 << 20);
+  await rejectsWith("already-exists", store.write("slot", { body, ifAbsent: true }));
+  server.inject({ kind: "status", status: 500 }, { method: "PUT" });
+  await rejectsWith("already-exists", store.write("slot", exclusive()));
+  assert.equal(Buffer.from(server.get("/b/slot") ?? []).toString(), "theirs");
+});
+
+claim("an exclusive write that failed before it took effect is tried again", async ({ server, store }) => {
+  server.inject({ kind: "status", status: 500 }, { method: "PUT" });
+  server.inject({ kind: "silence" }, { method: "PUT" });
+  server.inject({ kind: "lost-answer" }, { method: "PUT" });
+  await store.write("slot", exclusive());
+  assert.equal(Buffer.from(server.get("/b/slot") ?? []).toString(), "mine");
+});
+
+claim("a write that is cancelled on its way may have happened, and says so", async ({ server, store }) => {
+  server.inject({ kind: "silence" }, { method: "PUT" });
+  const controller = new AbortController();
+  const writing = store.write("slot", { ...exclusive(), signal: controller.signal });
+  setTimeout(() => controller.abort(), 50);
+  assert.equal((await rejectsWith("cancelled", writing)).outcome, "unknown");
+});
+
+claim("a write of which nobody can tell whether it happened has an unknown outcome", async ({ server, store }) => {
+  for (const ifAbsent of [true, false]) {
+    server.clearFaults();
+    server.inject({ kind: "lost-answer" }, { method: "PUT" });
+    server.inject({ kind: "status", status: 500 }, { method: "PUT", times: 100 });
+    server.inject({ kind: "status", status: 500 }, { method: "HEAD", times: 100 });
+    await rejectsWith("unknown-outcome", store.write(`slot-${ifAbsent}`, { body: bodyOf("mine"), ifAbsent }));
+  }
+});
 
 claim("a conditional write that was only throttled is tried again", async ({ server, store }) => {
   server.inject({ kind: "status", status: 503, headers: { "retry-after": "0" } }, { method: "PUT", times: 2 });

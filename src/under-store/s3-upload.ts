@@ -8,6 +8,7 @@ import {
   CompleteMultipartUploadCommand,
   CopyObjectCommand,
   CreateMultipartUploadCommand,
+  HeadObjectCommand,
   PutObjectCommand,
   UploadPartCommand,
   UploadPartCopyCommand,
@@ -34,6 +35,18 @@ export type S3UploadDependencies = {
   readonly partSizeBytes: number;
   /** Larger objects are copied in parts. */
   readonly copySizeBytesMax?: number;
+};
+
+/** Names one write for ever, in the metadata of what it made. */
+type WriteMark = string;
+/** Name of the metadata; the store puts `x-amz-meta-` before it. */
+const markName = "headpond-write";
+
+type Committed = { readonly ETag?: string | undefined };
+type Commit = {
+  readonly operation: "put" | "complete-upload";
+  readonly signal: AbortSignal | undefined;
+  readonly send: () => Promise<Committed>;
 };
 
 type ObjectTarget = { readonly Bucket: string; readonly Key: string };
@@ -85,16 +98,16 @@ export class S3Upload {
   }
 
   async #put(key: string, body: Uint8Array, { ifAbsent = false, signal }: WriteOptions): Promise<string> {
+    const mark = newMark();
     const command = new PutObjectCommand({
       ...this.#target(key),
       Body: body,
       ContentLength: body.length,
+      Metadata: { [markName]: mark },
       ...(ifAbsent ? { IfNoneMatch: "*" } : {}),
     });
-    const { ETag } = await this.#commit(key, ifAbsent, signal, "put", () =>
-      this.#connection.client.send(command, sending(signal)),
-    );
-    return checkedEtag(ETag, key);
+    const send = (): Promise<Committed> => this.#connection.client.send(command, sending(signal));
+    return this.#commit(key, mark, ifAbsent, { operation: "put", signal, send });
   }
 
   /** Within the bucket, by the store itself; `source.etag` is what must be copied. */
@@ -134,9 +147,9 @@ export class S3Upload {
     send: (piece: Piece, part: UploadPart, partSignal: AbortSignal) => Promise<string | undefined>,
   ): Promise<string> {
     const { client } = this.#connection;
-    const { UploadId } = await this.#call("create-upload", key, signal, () =>
-      client.send(new CreateMultipartUploadCommand(target), sending(signal)),
-    );
+    const mark = newMark();
+    const creation = new CreateMultipartUploadCommand({ ...target, Metadata: { [markName]: mark } });
+    const { UploadId } = await this.#call("create-upload", key, signal, () => client.send(creation, sending(signal)));
     const failed = new AbortController();
     const partSignal = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
     const uploads: Promise<{ readonly PartNumber: number; readonly ETag: string }>[] = [];
@@ -173,10 +186,8 @@ export class S3Upload {
         MultipartUpload: { Parts: await Promise.all(uploads) },
         ...(ifAbsent ? { IfNoneMatch: "*" } : {}),
       });
-      const { ETag } = await this.#commit(key, ifAbsent, signal, "complete-upload", () =>
-        client.send(command, sending(signal)),
-      );
-      return checkedEtag(ETag, key);
+      const complete = (): Promise<Committed> => client.send(command, sending(signal));
+      return await this.#commit(key, mark, ifAbsent, { operation: "complete-upload", signal, send: complete });
     } catch (error) {
       failed.abort();
       await Promise.allSettled(uploads);
@@ -201,35 +212,63 @@ export class S3Upload {
   }
 
   /**
-   * The request that makes the object appear. A conditional one is not tried again once it may have taken effect: the
-   * second try would lose against the first and tell the winner that it had lost.
+   * The request that makes the object appear; returns its etag. If its answer is lost, the object itself tells by the mark
+   * of its write whether this one took effect: trying again is safe, and nobody is told that it lost against itself.
    */
-  async #commit<T>(
-    key: string,
-    ifAbsent: boolean,
-    signal: AbortSignal | undefined,
-    operation: string,
-    send: () => Promise<T>,
-  ): Promise<T> {
+  async #commit(key: string, mark: WriteMark, ifAbsent: boolean, options: Commit): Promise<string> {
+    const { operation, signal, send } = options;
+    let wasSent = false;
+    let mayHaveHappened = false;
     try {
       return await this.#gate.run(operation, signal, async () => {
         try {
-          return await send();
+          wasSent = true;
+          return checkedEtag((await send()).ETag, key);
         } catch (error) {
           const ours = this.#connection.error(error, key);
-          if (ifAbsent && ours.code === "version-mismatch") {
-            throw new HeadpondError(
-              "already-exists",
-              `${key} already exists in bucket ${this.#connection.place.bucket}`,
-            );
-          }
-          throw ifAbsent && isAmbiguous(ours, error) ? unknownOutcome(key, ours) : ours;
+          if (signal?.aborted) throw ours;
+          const isRefused = ours.code === "version-mismatch" && ifAbsent;
+          const isGone = ours.code === "not-found" && operation === "complete-upload";
+          if (isAmbiguous(ours, error)) mayHaveHappened = true;
+          else if (!mayHaveHappened || !(isRefused || isGone)) throw isRefused ? this.#alreadyExists(key) : ours;
+          const found = await this.#findWrite(key, mark, signal);
+          if (found === "of another" && ifAbsent) throw this.#alreadyExists(key);
+          if (found === undefined || found === "of another") throw ours;
+          return found.etag;
         }
       });
     } catch (error) {
-      if (isHeadpondError(error, "under-store", "timeout") && error.retryable) throw unknownOutcome(key, error);
-      throw error;
+      if (signal?.aborted && wasSent) {
+        throw new HeadpondError("cancelled", `writing ${key} was cancelled on its way`, {
+          cause: error,
+          outcome: "unknown",
+        });
+      }
+      if (!mayHaveHappened || !isHeadpondError(error) || error.code === "already-exists") throw error;
+      throw unknownOutcome(key, error);
     }
+  }
+
+  /** Whether the object is what the write with this mark made. */
+  async #findWrite(
+    key: string,
+    mark: WriteMark,
+    signal: AbortSignal | undefined,
+  ): Promise<{ readonly etag: string } | "of another" | undefined> {
+    try {
+      const { ETag, Metadata } = await this.#connection.client.send(
+        new HeadObjectCommand(this.#target(key)),
+        sending(signal),
+      );
+      return Metadata?.[markName] === mark ? { etag: checkedEtag(ETag, key) } : "of another";
+    } catch {
+      // Absent, or not to be had: the write is tried again, or its outcome stays unknown.
+      return undefined;
+    }
+  }
+
+  #alreadyExists(key: string): HeadpondError {
+    return new HeadpondError("already-exists", `${key} already exists in bucket ${this.#connection.place.bucket}`);
   }
 
   async #call<T>(operation: string, key: string, signal: AbortSignal | undefined, send: () => Promise<T>): Promise<T> {
@@ -257,6 +296,10 @@ function isAmbiguous(ours: HeadpondError, sdkError: unknown): boolean {
     code !== "ECONNREFUSED" &&
     code !== "ENOTFOUND"
   );
+}
+
+function newMark(): WriteMark {
+  return crypto.randomUUID();
 }
 
 function unknownOutcome(key: string, cause: HeadpondError): HeadpondError {

@@ -244,31 +244,3 @@ export function isValidName(name: string): boolean {
     return false;
   }
 }
-
-/** The whole of a small object, checked against `sizeBytesMax` before it is read. */
-export async function readWhole(
-  store: UnderStore,
-  info: ObjectInfo,
-  sizeBytesMax: number,
-  signal?: AbortSignal,
-): Promise<Uint8Array> {
-  if (info.sizeBytes > sizeBytesMax) {
-    throw new HeadpondError(
-      "invalid",
-      `${info.key} has ${info.sizeBytes} bytes, more than the ${sizeBytesMax} allowed here`,
-    );
-  }
-  const result = new Uint8Array(info.sizeBytes);
-  let filled = 0;
-  await store.read(info.key, {
-    position: 0,
-    length: info.sizeBytes,
-    etag: info.etag,
-    ...(signal === undefined ? {} : { signal }),
-    onChunk: (chunk) => {
-      result.set(chunk, filled);
-      filled += chunk.length;
-    },
-  });
-  return result;
-}
