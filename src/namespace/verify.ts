@@ -48,7 +48,11 @@ function verify(store: Store, say: (problem: string) => void): void {
     return true;
   });
   if (header === undefined) {
-    say("the state has no header row");
+    // A process that died before its first flush leaves no row at all.
+    store.scan(inodesTable, Buffer.of(0), () => {
+      say("the state has inodes, but no header row");
+      return false;
+    });
     return;
   }
   const { inodes, digest, files, sizeBytes } = readInodes(store, say);
