@@ -8,8 +8,12 @@
  *     arrive, unverified, then the trailer (or, when known beforehand, the header) `x-headpond-xxh64` with the checksum.
  *     `409`: this worker does not take itself for the owner under that list of workers
  *     and does not hold the block.
+ *     Also in the query: `after=<workerId>,...` (better owners that the asker could not reach), `held=1` (only if you have it),
+ *     `urgency=<n>`. The header `x-headpond-descriptor` (JSON, base64url) says what the version is, for a worker that can
+ *     reach no master; every refusal carries `x-headpond-workers`, the version of the list that it was decided by.
+ *   - `GET /v1/holdings/<fileVersionId>`: the bitmap of held blocks. `HEAD /v1/alive`: a sign of life, `204`.
  *   - `PUT /v1/objects/<mountId>?key=<key>&ifAbsent=<bool>`: writes the body through to the under store, whole or not at
- *     all; answers `{ sizeBytes, etag, modifiedMs, digest? }`.
+ *     all; answers `{ sizeBytes, etag, modifiedMs, digest? }`. `x-headpond-sha256` (optional) must be the body's.
  *   Errors are `ErrorDocument`s with the table's status.
  * - framed RPC for small reads and status: this service.
  */

@@ -110,7 +110,7 @@ export class CachedFile {
 
   /** Somebody reads it now. */
   get isOpen(): boolean {
-    return this.#openCount > 0 || this.#users > 0;
+    return this.#openCount > 0;
   }
 
   get isProtected(): boolean {
@@ -407,7 +407,10 @@ export class CachedFile {
   }
 
   #noteIdle(): void {
-    if (this.#users === 0 && this.#openCount === 0) this.#deps.onIdle(this);
+    if (this.#users > 0 || this.#openCount > 0) return;
+    // A version that was removed while its handles were used gives them back now; nobody else would.
+    if (this.#removed) this.closeHandles().catch(() => {});
+    else this.#deps.onIdle(this);
   }
 
   #goneError(): HeadpondError {

@@ -186,6 +186,7 @@ export class Fetcher {
     this.#originOnly.add(file);
   }
 
+  /** The file is right now, or gone: peers are trusted again. */
   forgetFile(file: CachedFile): void {
     this.#originOnly.delete(file);
   }

@@ -106,6 +106,7 @@ export class FileDigests {
         await file.flush();
         await file.setDigestVerified();
         this.#mismatches.delete(file.id);
+        this.#deps.fetcher.forgetFile(file);
         return;
       }
       this.#refuse(file, value);

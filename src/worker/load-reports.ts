@@ -16,6 +16,7 @@ export class LoadReports {
   readonly #outcomes: { readonly jobId: JobId; readonly outcome: FileOutcome }[] = [];
   #sending: Promise<void> | undefined;
 
+  /** `leader`: only a master that leads; others would take outcomes and forget them. */
   constructor(options: {
     readonly leader: () => MasterConnection | undefined;
     readonly identity: Pick<LoadReport, "workerId" | "incarnation">;

@@ -84,6 +84,7 @@ export class MasterLink {
   #leads = false;
   #sequence = 0;
   #fullWanted = true;
+  #reattach = new AbortController();
   #wakeReporter: () => void = () => {};
 
   constructor(dependencies: MasterLinkDependencies) {
@@ -106,6 +107,11 @@ export class MasterLink {
     return this.#leads;
   }
 
+  /** Ends this attachment, if there is one, and attaches at once. */
+  reattach(): void {
+    this.#reattach.abort(new Error("the worker's address changed"));
+  }
+
   /** There are changes to report. */
   wake(): void {
     this.#wakeReporter();
@@ -122,28 +128,35 @@ export class MasterLink {
     const { clock, random, limits } = this.#deps;
     let failures = 0;
     while (!this.#closing.signal.aborted) {
+      if (this.#reattach.signal.aborted) this.#reattach = new AbortController();
       const startedMs = clock.monotonicMs();
       try {
         await this.#attach();
         this.#logger.info("the master ended the stream of orders");
       } catch (error) {
         if (this.#closing.signal.aborted) return;
-        // Once is news, every second of an outage is noise.
-        const fields = { error: toHeadpondError(error).message };
-        if (failures === 0) this.#logger.warn("not attached to this master", fields);
-        else this.#logger.debug("still not attached to this master", fields);
+        this.#logDetached(error, failures);
       }
       if (clock.monotonicMs() - startedMs > 5000) failures = 0;
       const backoffMs = Math.min(limits.backoffMaxMs, limits.backoffMinMs * 2 ** Math.min(failures, 10));
       failures++;
-      await clock.sleep(backoffMs * (0.5 + random.float() / 2), this.#closing.signal).catch(() => {});
+      const woken = AbortSignal.any([this.#closing.signal, this.#reattach.signal]);
+      await clock.sleep(backoffMs * (0.5 + random.float() / 2), woken).catch(() => {});
     }
+  }
+
+  #logDetached(error: unknown, failures: number): void {
+    if (this.#reattach.signal.aborted) return;
+    // Once is news, every second of an outage is noise.
+    const fields = { error: toHeadpondError(error).message };
+    if (failures === 0) this.#logger.warn("not attached to this master", fields);
+    else this.#logger.debug("still not attached to this master", fields);
   }
 
   async #attach(): Promise<void> {
     const { master, worker, onOrder } = this.#deps;
     const attachment = new AbortController();
-    const signal = AbortSignal.any([this.#closing.signal, attachment.signal]);
+    const signal = AbortSignal.any([this.#closing.signal, this.#reattach.signal, attachment.signal]);
     const { capacityBytes } = worker.heartbeat();
     const request = {
       address: worker.address(),

@@ -3,6 +3,7 @@ import net from "node:net";
 import { test } from "node:test";
 import type { BlockIndex, JobId } from "../base/ids.ts";
 import { digestHex } from "../io/hash.ts";
+import { FaultyDisk } from "../io/faulty-disk.ts";
 import { NodeDisk } from "../io/node-disk.ts";
 import { RpcClient } from "../rpc/client.ts";
 import { workerService } from "../rpc/worker-service.ts";
@@ -158,11 +159,41 @@ test("a full cache answers no-space, goes on serving, and takes the file once th
     refused.destroy();
     assert.ok((await cluster.getBytes(worker, pinned.file.id)).equals(pinned.bytes));
     cluster.master.push({ kind: "pin", versions: [pinned.file.id], pinned: false });
-    await cluster.until("it is free", () => worker.cache.get(pinned.file.id)?.isPinned === false);
+    const file = worker.cache.get(pinned.file.id) ?? assert.fail();
+    await cluster.until("it is free", () => !file.isPinned && !file.isOpen && !file.isProtected);
     assert.ok((await cluster.getBytes(worker, next.file.id)).equals(next.bytes));
     assert.equal(worker.cache.get(pinned.file.id), undefined);
     cluster.master.push({ kind: "free", versions: [next.file.id] });
     await cluster.until("it is gone at the master, too", () => cluster.master.holdings.get(worker.id)?.size === 0);
+  });
+});
+
+test("a directory that fails in the middle of a fill costs its files, not the read", async () => {
+  await withCluster(async (cluster) => {
+    const disk = new FaultyDisk({ disk: new NodeDisk(), clock: cluster.clock });
+    const directories = ["a", "b"].map((name) => ({ path: `${cluster.directory}/${name}`, capacityBytes: 2 ** 30 }));
+    const worker = await cluster.addWorker("w1", { disk, directories });
+    await cluster.until("attached", () => worker.members.version > 0);
+    const { file, bytes } = cluster.addFile(40 * testBlockBytes);
+    cluster.origin.inject({ operation: "read", fault: { kind: "delay", durationMs: 5 } });
+    const reading = cluster.getBytes(worker, file.id);
+    await cluster.until("it fills", () => (worker.cache.get(file.id)?.heldBytes ?? 0) > 5 * testBlockBytes);
+    const path = worker.cache.get(file.id)?.directory.path ?? assert.fail();
+    disk.inject({ operation: "write", path, effect: { kind: "error", code: "EIO" } });
+    assert.ok((await reading).equals(bytes));
+    assert.notEqual(worker.cache.get(file.id)?.directory.path, path);
+    assert.match(worker.status().problems.join(), /failed \(EIO\)/);
+    disk.heal();
+  });
+});
+
+test("masters hear of a new address when it is announced", async () => {
+  await withCluster(async (cluster) => {
+    const worker = await oneWorker(cluster);
+    const before = cluster.master.list.version;
+    worker.announce();
+    await cluster.until("it attached again", () => cluster.master.list.version > before);
+    await cluster.until("it is attached", () => worker.status().masters[0]?.attached === true);
   });
 });
 

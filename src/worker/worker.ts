@@ -179,7 +179,11 @@ export class Worker {
     });
     this.#descriptors = new Descriptors({ cache, describe: (file) => this.#describe(file) });
     const identity = { workerId: id, incarnation: options.incarnation };
-    this.#reports = new LoadReports({ leader: () => this.#leader()?.master, identity, logger });
+    this.#reports = new LoadReports({
+      leader: () => this.#links.find((link) => link.leads)?.master,
+      identity,
+      logger,
+    });
     this.#loads = new LoadRunner({
       cache,
       fetcher: this.fetcher,
@@ -290,6 +294,11 @@ export class Worker {
       openStreams: this.#openStreams(),
       connections: this.#server.connectionCount,
     };
+  }
+
+  /** Attaches anew, because `address()` has changed: masters learn it when a worker attaches. */
+  announce(): void {
+    for (const link of this.#links) link.reattach();
   }
 
   /** Finishes what readers wait for, within the limit `closeGraceMs`, then stops; what is held is made durable. */
@@ -428,10 +437,6 @@ export class Worker {
     const originBytes = this.#originBytes.get(id) ?? 0;
     if (file === undefined || (file.heldBytes === 0 && file.blockCount > 0 && originBytes === 0)) return undefined;
     return { id, blockCount: file.blockCount, bitmap: file.bitmap(), complete: file.isComplete, originBytes };
-  }
-
-  #leader(): MasterLink | undefined {
-    return this.#links.find((link) => link.leads) ?? this.#links.find((link) => link.isAttached);
   }
 
   async #describe(id: FileVersionId): Promise<FileDescriptor> {
