@@ -17,6 +17,7 @@ export const rootPath = "/" as Path;
 
 /** Checks and normalises (`//` and `.` collapse, a trailing slash goes). Throws `invalid`; `..` is refused, not resolved. */
 export function parsePath(text: string): Path {
+  if (isPlain(text)) return text as Path;
   if (!text.startsWith("/")) throw new HeadpondError("invalid", `path ${quote(text)} is not absolute: begin it with /`);
   if (utf8Length(text) > pathBytesMax) {
     throw new HeadpondError("invalid", `path ${quote(text)} is longer than ${pathBytesMax} bytes`);
@@ -29,6 +30,29 @@ export function parsePath(text: string): Path {
   }
   return `/${names.join("/")}` as Path;
 }
+
+/**
+ * Whether `text` is a path as it stands, seen in one pass: printable ASCII, no empty name, none that begins with a dot,
+ * none too long. Every request has a path, and nearly all are such.
+ */
+function isPlain(text: string): boolean {
+  if (text.charCodeAt(0) !== slashCode || text.length > pathBytesMax) return false;
+  let nameStart = 1;
+  for (let i = 1; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === slashCode) {
+      if (i === nameStart || i - nameStart > nameBytesMax) return false;
+      nameStart = i + 1;
+    } else if (code < 0x20 || code > 0x7e || (code === dotCode && i === nameStart)) {
+      return false;
+    }
+  }
+  // The root ends where its first name would begin; any other path that does has a slash at its end.
+  return text.length === 1 || (nameStart < text.length && text.length - nameStart <= nameBytesMax);
+}
+
+const slashCode = 0x2f;
+const dotCode = 0x2e;
 
 /** One part of a path. Throws `invalid`. */
 export function checkName(name: string): void {
