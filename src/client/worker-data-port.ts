@@ -174,7 +174,7 @@ class SentBody {
   }
 
   async *chunks(): AsyncGenerator<Uint8Array, void, undefined> {
-    yield* this.#body;
+    for await (const chunk of this.#body) yield chunk;
     this.isSent = true;
   }
 }

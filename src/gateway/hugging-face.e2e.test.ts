@@ -46,7 +46,10 @@ test("stock clients work against a real cluster, through changes and without a m
       const store = path.join(cluster.directory, "store");
       await writeModel(path.join(store, "acme/falls"), model);
       assert.equal((await cluster.run("mount", "/models", `file://${store}`)).code, 0);
-      const { hf: endpoint, files } = cluster.workers[0]?.ready.endpoints as { hf: string; files: string };
+      const endpointOf = (worker: number, gateway: "hf" | "files"): string =>
+        cluster.workers[worker]?.ready.endpoints[gateway] ?? assert.fail(`worker ${worker} has no ${gateway}`);
+      const endpoint = endpointOf(0, "hf");
+      const files = endpointOf(0, "files");
 
       const info = async (revision: string): Promise<{ sha: string }> => {
         const response = await fetch(`${endpoint}/api/models/acme/falls/revision/${revision}`);
@@ -81,7 +84,7 @@ test("stock clients work against a real cluster, through changes and without a m
       }
 
       await t.test("@huggingface/hub makes a snapshot byte for byte, through the other worker", async () => {
-        const { hf: hubUrl } = cluster.workers[1]?.ready.endpoints as { hf: string };
+        const hubUrl = endpointOf(1, "hf");
         const target = await hub.snapshotDownload({ repo: "acme/falls", hubUrl, cacheDir: newHome() });
         assert.deepEqual(digestsBelow(target), digests);
       });

@@ -48,13 +48,41 @@ function assertNoXet({ headers, body }: Answer): void {
   if (String(headers["content-type"]).includes("json")) assert.doesNotMatch(String(body), /xet/i);
 }
 
-// biome-ignore lint/suspicious/noExplicitAny: what the Hub answers is what the tests look at.
-function parse(answer: Answer): any {
-  return JSON.parse(String(answer.body));
+/** What the tests look at in the Hub's documents. */
+type Document = {
+  readonly id: string;
+  readonly sha: string;
+  readonly type: string;
+  readonly error: string;
+  readonly siblings: readonly {
+    readonly rfilename: string;
+    readonly size: number;
+    readonly blobId: string;
+    readonly lfs: { readonly sha256: string };
+  }[];
+  readonly branches: unknown;
+};
+
+type Entry = {
+  readonly id: string;
+  readonly type: string;
+  readonly path: string;
+  readonly oid: string;
+  readonly size: number;
+  readonly lfs?: unknown;
+  readonly lastCommit?: { readonly id: string };
+};
+
+function parse(answer: Answer): Document {
+  return JSON.parse(String(answer.body)) as Document;
+}
+
+function entries(answer: Answer): readonly Entry[] {
+  return JSON.parse(String(answer.body)) as Entry[];
 }
 
 async function head(repository: string): Promise<string> {
-  return parse(await send("GET", `/api/models/${repository}`)).sha as string;
+  return parse(await send("GET", `/api/models/${repository}`)).sha;
 }
 
 test("the first question of every run of hf is answered so that it is not asked again for a day", async () => {
@@ -81,7 +109,7 @@ test("a repository is told with its commit and all its files", async () => {
     const info = parse(answer);
     assert.equal(info.id, "acme/tiny");
     assert.match(info.sha, /^[0-9a-f]{40}$/);
-    const names = info.siblings.map((sibling: { rfilename: string }) => sibling.rfilename);
+    const names = info.siblings.map((sibling) => sibling.rfilename);
     assert.deepEqual(names, ["config.json", "empty", "model.safetensors", "onnx/ort config.json"]);
   }
   const sha = await head("acme/tiny");
@@ -90,30 +118,30 @@ test("a repository is told with its commit and all its files", async () => {
 
 test("blobs=true adds sizes and digests", async () => {
   const { siblings } = parse(await send("GET", "/api/models/acme/tiny?blobs=true"));
-  const file = siblings.find((sibling: { rfilename: string }) => sibling.rfilename === "model.safetensors");
-  assert.equal(file.size, weights.length);
+  const file = siblings.find((sibling) => sibling.rfilename === "model.safetensors");
+  assert.equal(file?.size, weights.length);
   assert.equal(file.lfs.sha256, sha256);
   assert.match(file.blobId, /^[0-9a-f]{40}$/);
 });
 
 test("a tree has type, path, size and oid of every entry, and lfs where the digest is known", async () => {
-  const flat = parse(await send("GET", "/api/models/acme/tiny/tree/main"));
+  const flat = entries(await send("GET", "/api/models/acme/tiny/tree/main"));
   assert.deepEqual(
-    flat.map(({ type, path }: { type: string; path: string }) => `${type} ${path}`),
+    flat.map(({ type, path }) => `${type} ${path}`),
     ["file config.json", "file empty", "file model.safetensors", "directory onnx"],
   );
   const sha = await head("acme/tiny");
-  const deep = parse(await send("GET", `/api/models/acme/tiny/tree/${sha}?recursive=true&expand=false`));
+  const deep = entries(await send("GET", `/api/models/acme/tiny/tree/${sha}?recursive=true&expand=false`));
   assert.equal(deep.length, 5);
   for (const entry of deep) {
     assert.match(entry.oid, /^[0-9a-f]{40}$/);
     assert.equal(typeof entry.size, "number");
   }
-  assert.deepEqual(deep[2].lfs, { oid: sha256, size: weights.length, pointerSize: 132 });
-  assert.equal(deep[0].lfs, undefined);
-  assert.equal(parse(await send("GET", "/api/models/acme/tiny/tree/main/onnx"))[0].path, "onnx/ort config.json");
-  const expanded = parse(await send("GET", "/api/models/acme/tiny/tree/main?expand=true"));
-  assert.equal(expanded[0].lastCommit.id, sha);
+  assert.deepEqual(deep[2]?.lfs, { oid: sha256, size: weights.length, pointerSize: 132 });
+  assert.equal(deep[0]?.lfs, undefined);
+  assert.equal(entries(await send("GET", "/api/models/acme/tiny/tree/main/onnx"))[0]?.path, "onnx/ort config.json");
+  const expanded = entries(await send("GET", "/api/models/acme/tiny/tree/main?expand=true"));
+  assert.equal(expanded[0]?.lastCommit?.id, sha);
 });
 
 test("a large tree comes in pages that name the next one", async () => {
@@ -121,7 +149,7 @@ test("a large tree comes in pages that name the next one", async () => {
   let target = "/api/models/acme/many/tree/main?recursive=true&expand=false";
   for (let page = 0; page < 5; page++) {
     const answer = await send("GET", target);
-    paths.push(...parse(answer).map((entry: { path: string }) => entry.path));
+    paths.push(...entries(answer).map((entry) => entry.path));
     const link = /^<(http:\/\/[^>]+)>; rel="next"$/.exec(String(answer.headers["link"] ?? ""))?.[1];
     if (link === undefined) break;
     const url = new URL(link);
@@ -146,7 +174,7 @@ test("paths-info takes a form and JSON, and leaves out what does not exist", asy
   ];
   for (const answer of answers) {
     assert.equal(answer.status, 200);
-    const types = parse(answer).map(({ type, path }: { type: string; path: string }) => `${type} ${path}`);
+    const types = entries(answer).map(({ type, path }) => `${type} ${path}`);
     assert.deepEqual(types, ["file config.json", "directory onnx"]);
   }
 });
@@ -161,16 +189,16 @@ test("refs, datasets, bare names and listings are served", async () => {
   assert.equal(String((await send("GET", "/bare/resolve/main/config.json")).body), "{}");
   const first = await send("GET", "/api/models?limit=2");
   assert.deepEqual(
-    parse(first).map(({ id }: { id: string }) => id),
+    entries(first).map(({ id }) => id),
     ["acme/many", "acme/tiny"],
   );
   const next = new URL(/<([^>]+)>/.exec(String(first.headers["link"]))?.[1] as string);
-  const rest = parse(await send("GET", `${next.pathname}${next.search}`));
+  const rest = entries(await send("GET", `${next.pathname}${next.search}`));
   assert.deepEqual(
-    rest.map(({ id }: { id: string }) => id),
+    rest.map(({ id }) => id),
     ["bare"],
   );
-  assert.equal(parse(await send("GET", "/api/spaces")).length, 0);
+  assert.equal(entries(await send("GET", "/api/spaces")).length, 0);
 });
 
 test("HEAD and GET of a file carry commit, etag and size", async () => {
@@ -221,7 +249,7 @@ test("a file of more than 50 GB does not tell its size to HEAD, but does to GET"
   assert.equal(headers["content-length"], undefined);
   assert.equal(headers["x-linked-size"], undefined);
   assert.match(String(headers.etag), /^"[0-9a-f]{40}"$/);
-  assert.equal(parse(await send("GET", "/api/models/acme/huge/tree/main"))[0].size, 60_000_000_000);
+  assert.equal(entries(await send("GET", "/api/models/acme/huge/tree/main"))[0]?.size, 60_000_000_000);
 });
 
 test("what is missing is named by X-Error-Code, and a missing entry carries its commit", async () => {

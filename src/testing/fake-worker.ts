@@ -60,8 +60,9 @@ export class FakeWorker {
     readonly place: Place;
     readonly versions: ReadonlyMap<FileVersionId, FakeFile>;
   }): Promise<FakeWorker> {
-    let worker: FakeWorker | undefined;
-    const self = (): FakeWorker => worker as FakeWorker;
+    // The servers come before the worker, which their handlers belong to.
+    const made: { worker?: FakeWorker } = {};
+    const self = (): FakeWorker => made.worker as FakeWorker;
     const http = new HttpServer({
       handler: (request, response) => self().#handle(request, response),
       clock,
@@ -92,8 +93,8 @@ export class FakeWorker {
     );
     const { host, port } = listener.address;
     const address = { id: options.id, place: options.place, data: `${host}:${port}`, http: "", gateways: {} };
-    worker = new FakeWorker(address, options.versions, http, rpc as unknown as RpcServer, listener);
-    return worker;
+    made.worker = new FakeWorker(address, options.versions, http, rpc as unknown as RpcServer, listener);
+    return made.worker;
   }
 
   holds(id: FileVersionId): boolean {
