@@ -19,7 +19,7 @@ export type FlushLimits = {
 };
 
 export const flushLimitsDefault: FlushLimits = {
-  rowsTarget: 16_000,
+  rowsTarget: 10_000,
   delayMs: 100,
   sliceRows: 2500,
   rowsMax: 200_000,
