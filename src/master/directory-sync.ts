@@ -13,6 +13,7 @@ import { syncRowsMax } from "../namespace/command.ts";
 import type { UnderStore } from "../under-store/under-store.ts";
 import { ListingMerge } from "./listing-merge.ts";
 import type { Proposer } from "./proposer.ts";
+import type { TimeSlices } from "./time-slices.ts";
 import type { SyncedMount, SyncView } from "./sync-view.ts";
 
 export type SyncCounts = { files: number; added: number; changed: number; removed: number; skipped: number };
@@ -32,6 +33,7 @@ export class DirectorySync {
   readonly #view: SyncView;
   readonly #proposer: Proposer;
   readonly #storeOf: (mount: SyncedMount) => Promise<UnderStore>;
+  readonly #slices: TimeSlices;
   readonly #flights = new Map<InodeId, Flight>();
   #rowCount = 0;
   #listingCount = 0;
@@ -40,10 +42,12 @@ export class DirectorySync {
     readonly view: SyncView;
     readonly proposer: Proposer;
     readonly storeOf: (mount: SyncedMount) => Promise<UnderStore>;
+    readonly slices: TimeSlices;
   }) {
     this.#view = dependencies.view;
     this.#proposer = dependencies.proposer;
     this.#storeOf = dependencies.storeOf;
+    this.#slices = dependencies.slices;
   }
 
   /** Rows that were journaled, in all. */
@@ -152,6 +156,8 @@ export class DirectorySync {
         await this.#removeGone(directoryId, listingBeganVersion, gone.splice(0, syncRowsMax), false, counts);
       }
       for (const report of this.#reporters) report();
+      // A store and a journal that never make anybody wait must not keep the thread to themselves.
+      await this.#slices.pause(signal);
       continuation = page.next;
     } while (continuation !== undefined);
     for (;;) {
@@ -161,7 +167,7 @@ export class DirectorySync {
       if (gone.length < syncRowsMax) continue;
       await this.#removeGone(directoryId, listingBeganVersion, gone, false, counts);
       gone = [];
-      signal.throwIfAborted();
+      await this.#slices.pause(signal);
     }
     await this.#removeGone(directoryId, listingBeganVersion, gone, true, counts);
     return counts;
