@@ -172,14 +172,14 @@ export class CachedFile {
     this.#protectCount--;
   }
 
-  /** Bytes from the data file as they are: only for ranges inside checked blocks. Returns how many. */
+  /** Bytes from the data file as they are: only for ranges inside checked blocks. Returns how many: 0 when the disk fails. */
   async readAt(buffer: Uint8Array, position: number): Promise<number> {
     return this.#withHandles(async ({ buffered }) => {
       try {
         return await buffered.read(buffer, position);
       } catch (error) {
         this.directory.readFailed(error);
-        throw this.directory.failure();
+        return 0;
       }
     });
   }
@@ -197,7 +197,7 @@ export class CachedFile {
         return 0;
       }
     });
-    if (this.isGone) throw this.directory.failure();
+    if (this.isGone) throw this.goneError();
     if (count === length && equalBytes(xxh64(bytes), expected)) {
       if (this.#present.has(block)) this.#checked.add(block);
       return bytes;
@@ -212,7 +212,7 @@ export class CachedFile {
    * when it resolves; durable some time after. Throws `no-space`.
    */
   async commit(block: BlockIndex, buffer: Uint8Array, checksum: Uint8Array): Promise<void> {
-    if (this.isGone) throw this.#goneError();
+    if (this.isGone) throw this.goneError();
     const { position, length } = blockRange(block, this.descriptor.sizeBytes, this.descriptor.blockSizeBytes);
     await this.#withHandles(async ({ buffered, direct }) => {
       try {
@@ -223,7 +223,7 @@ export class CachedFile {
         throw this.directory.writeFailed(error);
       }
     });
-    if (this.isGone) throw this.#goneError();
+    if (this.isGone) throw this.goneError();
     checksumOf(this.#state, block).set(checksum);
     this.#present.add(block);
     this.#unmarked.push(block);
@@ -278,7 +278,7 @@ export class CachedFile {
   async flush(): Promise<void> {
     await this.#mark();
     await this.#index.settle();
-    if (this.isGone) throw this.#goneError();
+    if (this.isGone) throw this.goneError();
   }
 
   /** Closes the handles, if nobody uses them; they open again on demand. */
@@ -413,7 +413,8 @@ export class CachedFile {
     else this.#deps.onIdle(this);
   }
 
-  #goneError(): HeadpondError {
+  /** Why nothing can be done with it any more. */
+  goneError(): HeadpondError {
     if (this.directory.state === "failed") return this.directory.failure();
     return new HeadpondError("unavailable", `${this.descriptor.path} (${this.id}) was dropped from the cache`);
   }

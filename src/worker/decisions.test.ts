@@ -70,10 +70,18 @@ test("a waiting reader goes before load jobs, urgent ones before others, equals 
   const slots = new Slots({ name: "tests", limit: 1, waitersMax: 4 });
   const gate = Promise.withResolvers<void>();
   const ran: string[] = [];
-  const first = slots.run(readerUrgency, undefined, () => gate.promise);
+  const first = slots.run(
+    () => readerUrgency,
+    undefined,
+    () => gate.promise,
+  );
   const cancel = new AbortController();
   const late = (name: string, urgency: number, signal?: AbortSignal) =>
-    slots.run(urgency, signal, async () => void ran.push(name));
+    slots.run(
+      () => urgency,
+      signal,
+      async () => void ran.push(name),
+    );
   const work = [
     late("load 0", loadUrgency(0)),
     late("load 9", loadUrgency(9)),

@@ -158,6 +158,7 @@ export class Fetcher {
       if (file.has(block) && file.isChecked(block)) {
         const count = await file.readAt(target, block * file.descriptor.blockSizeBytes + offset);
         if (count === target.length) return;
+        // The disk did not give what it was given: the block comes from elsewhere.
         file.drop(block);
         continue;
       }
@@ -211,13 +212,16 @@ export class Fetcher {
   async #fromDisk(fill: Fill): Promise<boolean> {
     const { file, block } = fill;
     try {
-      await this.#diskSlots.run(fill.urgency, this.#closing.signal, () =>
-        this.#withBuffer(fill, async (buffer) => {
-          await file.readBlock(block, buffer);
-          fill.setFilled();
-          fill.setVerified(Uint8Array.from(file.checksum(block)));
-          fill.setStored();
-        }),
+      await this.#diskSlots.run(
+        () => fill.urgency,
+        this.#closing.signal,
+        () =>
+          this.#withBuffer(fill, async (buffer) => {
+            await file.readBlock(block, buffer);
+            fill.setFilled();
+            fill.setVerified(Uint8Array.from(file.checksum(block)));
+            fill.setStored();
+          }),
       );
       return true;
     } catch (error) {
@@ -234,7 +238,7 @@ export class Fetcher {
     // A worker that has just started would take itself for the only one, and fetch what others hold.
     await members.waitForFirst(limits.firstListWaitMs);
     for (let tries = 0; tries < limits.sourcesMax; tries++) {
-      if (file.isGone) throw file.directory.failure();
+      if (file.isGone) throw file.goneError();
       const avoid = new Set([...failed, ...members.suspected()]);
       const choice = chooseSource({
         self: members.self,
@@ -300,49 +304,55 @@ export class Fetcher {
     const { members, peers, events, logger } = this.#deps;
     const address = members.address(worker);
     if (address === undefined) throw new HeadpondError("unavailable", `worker ${worker} is not in the list`);
-    await this.#peerSlots.run(fill.urgency, this.#closing.signal, () =>
-      this.#withBuffer(fill, async (buffer) => {
-        fill.asking = worker;
-        try {
-          const claimed = await peers.readBlock(
-            { address, worker, skipped, heldOnly, workersVersion: members.version, by: members.self },
-            fill,
-            this.#closing.signal,
-          );
-          members.trust(worker);
-          const checksum = xxh64(fill.bytes() ?? new Uint8Array(0));
-          if (!equalBytes(checksum, claimed)) {
-            logger.error("a peer gave a block that does not match its checksum: it is taken from elsewhere", {
-              id: fill.file.id,
-              block: fill.block,
-              worker,
-            });
-            events.onLie(fill, worker);
-            throw new HeadpondError("corrupt", `block ${fill.block} of ${fill.file.id} from ${worker} is damaged`);
+    await this.#peerSlots.run(
+      () => fill.urgency,
+      this.#closing.signal,
+      () =>
+        this.#withBuffer(fill, async (buffer) => {
+          fill.asking = worker;
+          try {
+            const claimed = await peers.readBlock(
+              { address, worker, skipped, heldOnly, workersVersion: members.version, by: members.self },
+              fill,
+              this.#closing.signal,
+            );
+            members.trust(worker);
+            const checksum = xxh64(fill.bytes() ?? new Uint8Array(0));
+            if (!equalBytes(checksum, claimed)) {
+              logger.error("a peer gave a block that does not match its checksum: it is taken from elsewhere", {
+                id: fill.file.id,
+                block: fill.block,
+                worker,
+              });
+              events.onLie(fill, worker);
+              throw new HeadpondError("corrupt", `block ${fill.block} of ${fill.file.id} from ${worker} is damaged`);
+            }
+            await this.#store(fill, buffer, checksum);
+            events.onPeerBlock(fill, worker);
+          } catch (error) {
+            // A broken stream may be one block's trouble: only who shows no sign of life is passed over by all.
+            const broken = fill.phase === "filling" && isHeadpondError(error, "unavailable", "timeout");
+            if (broken && !(await peers.isAlive(address))) members.suspect(worker);
+            throw error;
+          } finally {
+            fill.asking = undefined;
           }
-          await this.#store(fill, buffer, checksum);
-          events.onPeerBlock(fill, worker);
-        } catch (error) {
-          // A broken stream may be one block's trouble: only who shows no sign of life is passed over by all.
-          const broken = fill.phase === "filling" && isHeadpondError(error, "unavailable", "timeout");
-          if (broken && !(await peers.isAlive(address))) members.suspect(worker);
-          throw error;
-        } finally {
-          fill.asking = undefined;
-        }
-      }),
+        }),
     );
   }
 
   async #fromOrigin(fill: Fill): Promise<void> {
-    await this.#originSlots.run(fill.urgency, this.#closing.signal, () =>
-      this.#withBuffer(fill, async (buffer) => {
-        if (fill.file.isStale) throw changedContent(fill);
-        await readOrigin(fill, this.#deps.origin, this.#closing.signal);
-        const checksum = xxh64(fill.bytes() ?? new Uint8Array(0));
-        await this.#store(fill, buffer, checksum);
-        this.#deps.events.onOriginBlock(fill);
-      }),
+    await this.#originSlots.run(
+      () => fill.urgency,
+      this.#closing.signal,
+      () =>
+        this.#withBuffer(fill, async (buffer) => {
+          if (fill.file.isStale) throw changedContent(fill);
+          await readOrigin(fill, this.#deps.origin, this.#closing.signal);
+          const checksum = xxh64(fill.bytes() ?? new Uint8Array(0));
+          await this.#store(fill, buffer, checksum);
+          this.#deps.events.onOriginBlock(fill);
+        }),
     );
   }
 

@@ -11,7 +11,7 @@ export function loadUrgency(priority: number): Urgency {
   return 10 - Math.min(9, Math.max(0, priority));
 }
 
-type Waiter = { readonly urgency: Urgency; readonly order: number; readonly resolve: () => void };
+type Waiter = { readonly urgency: () => Urgency; readonly resolve: () => void };
 
 export class Slots {
   readonly #name: string;
@@ -19,7 +19,6 @@ export class Slots {
   readonly #waitersMax: number;
   readonly #waiters = new Set<Waiter>();
   #taken = 0;
-  #order = 0;
 
   constructor(options: { readonly name: string; readonly limit: number; readonly waitersMax?: number }) {
     assert(options.limit > 0, `${options.name}: a limit of ${options.limit} lets nothing through`);
@@ -36,8 +35,8 @@ export class Slots {
     return this.#waiters.size;
   }
 
-  /** Runs `work` as soon as there is a slot. Rejects with the signal's reason, or `overloaded` when the queue is full. */
-  async run<T>(urgency: Urgency, signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
+  /** Runs `work` as soon as there is a slot. `urgency` is asked whenever one is free: it may rise while we wait. Rejects with the signal's reason, or `overloaded` when the queue is full. */
+  async run<T>(urgency: () => Urgency, signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
     await this.#take(urgency, signal);
     try {
       return await work();
@@ -46,7 +45,7 @@ export class Slots {
     }
   }
 
-  #take(urgency: Urgency, signal: AbortSignal | undefined): Promise<void> {
+  #take(urgency: () => Urgency, signal: AbortSignal | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason as Error);
       if (this.#taken < this.#limit) {
@@ -63,7 +62,6 @@ export class Slots {
       };
       const waiter: Waiter = {
         urgency,
-        order: this.#order++,
         resolve: () => {
           signal?.removeEventListener("abort", onAbort);
           resolve();
@@ -78,7 +76,7 @@ export class Slots {
   #give(): void {
     let next: Waiter | undefined;
     for (const waiter of this.#waiters) {
-      if (next === undefined || waiter.urgency < next.urgency) next = waiter;
+      if (next === undefined || waiter.urgency() < next.urgency()) next = waiter;
     }
     if (next === undefined) {
       this.#taken--;
