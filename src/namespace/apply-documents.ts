@@ -25,9 +25,9 @@ export function applyPutJob(tree: Tree, command: CommandOf<"put-job">): ResultOf
   if (problem !== undefined) return fail("invalid", `job: ${problem}`);
   let { jobId } = command;
   if (jobId === undefined) {
-    if (rows.list(jobPrefix, jobsMax).length >= jobsMax)
-      return fail("overloaded", `there are ${jobsMax} jobs already: remove old ones`);
+    if (header.jobCount >= jobsMax) return fail("overloaded", `there are ${jobsMax} jobs already: remove old ones`);
     jobId = header.nextJobId++ as JobId;
+    header.jobCount++;
   } else if (rows.get(rowKey(jobPrefix, jobId)) === undefined) {
     return fail("not-found", `no job ${jobId}`);
   }
@@ -46,11 +46,12 @@ export function applyJobProgress(tree: Tree, command: CommandOf<"job-progress">)
 }
 
 export function applyRemoveJob(tree: Tree, command: CommandOf<"remove-job">): ResultOf<"remove-job"> {
-  const { rows } = tree.state;
+  const { rows, header } = tree.state;
   const { jobId } = command;
   if (rows.get(rowKey(jobPrefix, jobId)) === undefined) return fail("not-found", `no job ${jobId}`);
   rows.set(rowKey(jobPrefix, jobId), undefined);
   rows.set(rowKey(jobProgressPrefix, jobId), undefined);
+  header.jobCount--;
   return { ok: true };
 }
 

@@ -7,7 +7,7 @@
  * The only file that knows LMDB. Its own damage is `corrupt`, naming the file.
  */
 
-import { open as openLmdb } from "lmdb";
+import { open as openLmdb, type RootDatabaseOptionsWithPath } from "lmdb";
 import { HeadpondError, isHeadpondError } from "../base/errors.ts";
 import { type Batch, rowsTable, type Store, type Table } from "./store.ts";
 
@@ -121,7 +121,7 @@ export class LmdbStore implements Store {
     const slab: Slab = batch.writer.buffer;
     const { rows } = batch;
     const key: KeyRef = { bytes: slab, start: 0, end: 0 };
-    await root.batch(() => {
+    const committed = root.batch(() => {
       for (let i = 0; i < rows.length; i += 4) {
         const table = tables[rows[i] as Table] as Database;
         const valueStart = rows[i + 2] as number;
@@ -130,7 +130,7 @@ export class LmdbStore implements Store {
         // The promises of single writes resolve with the batch.
         if (valueStart === -1) {
           key.end = end;
-          void table.remove(key as never);
+          table.remove(key as never).catch(ignore);
         } else {
           key.end = valueStart;
           slab.start = valueStart;
@@ -139,6 +139,11 @@ export class LmdbStore implements Store {
         }
       }
     });
+    try {
+      await committed;
+    } catch (error) {
+      throw storeError(await commitError(error), this.#path);
+    }
     // Reads within this turn of the event loop must see the batch, too.
     root.resetReadTxn();
   }
@@ -232,7 +237,9 @@ async function openEnvironment(path: string, disk: StoreDisk, readOnly: boolean)
       noMemInit: true,
       readOnly,
       encoding: "binary",
-    });
+      // With it, a failed commit rejects a promise that nobody but lmdb can reach, which would end the process.
+      eventTurnBatching: false,
+    } as RootDatabaseOptionsWithPath);
     try {
       const tables = tableNames.map((name) => root.openDB({ name, encoding: "binary", keyEncoder } as never));
       if (tables.some((table) => table === undefined)) {
@@ -301,10 +308,24 @@ async function fileSizeBytes(path: string, disk: StoreDisk): Promise<number | un
   }
 }
 
+/** lmdb says why a commit failed in a second promise, which must not stay unhandled. */
+async function commitError(error: unknown): Promise<unknown> {
+  const reason = (error as { commitError?: Promise<never> }).commitError;
+  if (reason === undefined) return error;
+  return reason.then(
+    () => error,
+    (cause: unknown) => cause,
+  );
+}
+
+function ignore(): void {
+  // The promise of the batch rejects as well.
+}
+
 function storeError(error: unknown, path: string): HeadpondError {
   if (isHeadpondError(error)) return error;
   const message = error instanceof Error ? error.message : String(error);
-  if (/ENOSPC|no space|MAP_FULL/i.test(message)) {
+  if (/ENOSPC|no space|MAP_FULL|disk full/i.test(message)) {
     return new HeadpondError("no-space", `no space for ${path}: ${message}`, { cause: error });
   }
   if (/ENOENT|no such file/i.test(message)) {

@@ -38,6 +38,7 @@ export type Header = {
   /** Of files. */
   sizeBytes: number;
   requestIdCount: number;
+  jobCount: number;
   /** Sums of the rows' hashes. */
   digests: { inodes: string; rows: string; sessions: string };
 };
@@ -158,6 +159,7 @@ function emptyHeader(): Header {
     directoryCount: 1,
     sizeBytes: 0,
     requestIdCount: 0,
+    jobCount: 0,
     digests: { inodes: none, rows: none, sessions: none },
   };
 }
