@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import net from "node:net";
 import { test } from "node:test";
 import type { WorkerAddress } from "../base/cluster.ts";
 import type { BlockIndex, WorkerId } from "../base/ids.ts";
@@ -212,5 +213,66 @@ test("a new owner takes what others hold before it asks the origin", async () =>
     const second = await cluster.addWorker("w2");
     assert.ok((await cluster.getBytes(second, file.id)).equals(bytes));
     assert.equal(cluster.origin.originBytes(), file.sizeBytes);
+  });
+});
+
+test("an owner that takes connections and says nothing is passed over", async () => {
+  await withCluster(async (cluster) => {
+    const { file, bytes } = cluster.addFile(12 * testBlockBytes);
+    const worker = await cluster.addWorker("w1");
+    const sockets = new Set<net.Socket>();
+    const silent = net.createServer((socket) => {
+      sockets.add(socket);
+      socket.on("error", () => {});
+    });
+    await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
+    const { port } = silent.address() as net.AddressInfo;
+    const { place } = worker.address();
+    const mute = { id: "mute" as WorkerId, place, data: `127.0.0.1:${port}`, http: "", gateways: {} };
+    worker.members.setList({ version: 1000, workers: [worker.address(), mute] });
+    assert.ok((await cluster.getBytes(worker, file.id)).equals(bytes));
+    assert.ok(sockets.size > 0, "the silent worker was never asked");
+    assert.equal(cluster.origin.originBytes(), file.sizeBytes);
+    for (const socket of sockets) socket.destroy();
+    silent.close();
+  });
+});
+
+test("an owner that waits for a slow origin is waited for: the slower the origin, the fewer must ask it", async () => {
+  await withCluster(async (cluster) => {
+    const workers = await cluster.addWorkers(3);
+    const { file, bytes } = cluster.addFile(6 * testBlockBytes);
+    // Longer than the silence after which a sign of life is asked for.
+    slowOrigin(cluster, 1300);
+    const bodies = await Promise.all(workers.map((worker) => cluster.getBytes(worker, file.id)));
+    for (const body of bodies) assert.ok(body.equals(bytes));
+    assert.equal(cluster.origin.originBytes(), file.sizeBytes);
+    assert.equal(cluster.origin.requests("read"), 6);
+  });
+});
+
+test("an asked worker with an older list waits for the newer one, and tells its version when it refuses", async () => {
+  await withCluster(async (cluster) => {
+    const [worker] = await cluster.addWorkers(1);
+    assert.ok(worker);
+    const { file, bytes } = cluster.addFile(testBlockBytes);
+    const other = { ...worker.address(), id: "other" as WorkerId };
+    const names = Array.from({ length: 50 }, (_, i) => `x${i}` as WorkerId);
+    const winner = names.find((id) => {
+      worker.members.setList({ version: 50, workers: [{ ...other, id }, worker.address()] });
+      return worker.members.order(file.id, 0 as BlockIndex)[0] === id;
+    });
+    assert.ok(winner !== undefined, "somebody ranks before the worker");
+    const target = `/v1/blocks/${file.id}/0?by=asker&workers=51`;
+    const refused = await cluster.request(worker, "GET", target);
+    assert.equal(refused.status, 409);
+    assert.equal(refused.headers["x-headpond-workers"], "50");
+    refused.destroy();
+    const waiting = cluster.request(worker, "GET", target);
+    await cluster.clock.sleep(50);
+    worker.members.setList({ version: 51, workers: [worker.address()] });
+    const answer = await waiting;
+    assert.equal(answer.status, 200);
+    assert.ok((await answer.bytes(testBlockBytes)).equals(bytes));
   });
 });
