@@ -77,6 +77,21 @@ test("the SDK keeps its promises against a real cluster, through kills", { timeo
       );
     });
 
+    await t.test("a write that failed leaves what was there, and the path free", async () => {
+      async function* broken(): AsyncGenerator<Uint8Array> {
+        yield Buffer.from("abc");
+        throw new HeadpondError("cancelled", "the source broke");
+      }
+      const write = (name: string): Promise<unknown> => client.write(name, broken(), { sizeBytes: 10 });
+      await assert.rejects(write("/models/acme/half.bin"), failsWith("cancelled"));
+      await assert.rejects(client.stat("/models/acme/half.bin"), failsWith("not-found"));
+      await client.write("/models/acme/half.bin", Buffer.from("whole"), { exclusive: true });
+      await assert.rejects(write("/models/acme/half.bin"), failsWith("cancelled"));
+      const file = await client.open("/models/acme/half.bin");
+      assert.equal(String(await collect(file.stream())), "whole");
+      await client.remove("/models/acme/half.bin");
+    });
+
     await t.test("a load tells its progress until every worker is ready", async () => {
       const job = await client.load("/models/acme/falls");
       assert.equal(job.plan.bytes, weights.length + 2);

@@ -17,7 +17,7 @@ import type {
   WorkerList,
 } from "../base/cluster.ts";
 import type { Attributes, FileDescriptor, FileStatus, MountInfo, TtlAction } from "../base/file.ts";
-import type { FileVersionId, JobId, WorkerId } from "../base/ids.ts";
+import type { FileVersionId, InodeId, JobId, WorkerId } from "../base/ids.ts";
 import type { Place } from "../base/place.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
@@ -255,6 +255,7 @@ export class HeadpondClient implements AsyncDisposable {
         dataPort: this.#parts.dataPort,
         workers: (id, signal) => this.#workersFor(id, signal),
         failed: (worker) => this.#health.failed(worker),
+        abandon: (inodeId, contentVersion) => this.#abandon(inodeId, contentVersion),
       },
       { path, body, sizeBytes, exclusive, recursive, requestId, call: options },
     );
@@ -424,12 +425,22 @@ export class HeadpondClient implements AsyncDisposable {
     });
   }
 
+  /** An intent that is left open is given up by the masters in time. */
+  async #abandon(inodeId: InodeId, contentVersion: number): Promise<void> {
+    const options = { timeoutMs: locateTimeoutMs, retryUnknown: true };
+    try {
+      await this.#masters.call(methods.abandon, { inodeId, contentVersion }, options);
+    } catch (error) {
+      this.#parts.logger.debug("a write that failed could not be given up", { inodeId, contentVersion, error });
+    }
+  }
+
   #lastKnown<T>(key: string, ask: () => Promise<T>, weigh?: (value: T) => number): Promise<T> {
     return this.#lastAnswers === undefined ? ask() : this.#lastAnswers.answer(key, ask, weigh);
   }
 }
 
-/** A reader that asks where else its bytes are has a worker list to fall back on: it does not wait long. */
+/** For questions on the way of something else, which goes on without the answer. */
 const locateTimeoutMs = 3000;
 
 type Defined<T> = { [Key in keyof T]?: Exclude<T[Key], undefined> };

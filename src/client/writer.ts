@@ -6,7 +6,7 @@
 
 import type { WorkerAddress } from "../base/cluster.ts";
 import { HeadpondError, isHeadpondError, toHeadpondError } from "../base/errors.ts";
-import { type FileVersionId, fileVersionId, type MountId, type WorkerId } from "../base/ids.ts";
+import { type FileVersionId, fileVersionId, type InodeId, type MountId, type WorkerId } from "../base/ids.ts";
 import { type InodeRef, masterService } from "../rpc/master-service.ts";
 import type { DataPort, WrittenObject } from "./data-port.ts";
 import type { CallOptions } from "./master-calls.ts";
@@ -30,6 +30,8 @@ export type WriterParts = {
   /** Live workers, the one to ask first at the front. */
   readonly workers: (file: FileVersionId, signal?: AbortSignal) => Promise<readonly WorkerAddress[]>;
   readonly failed: (worker: WorkerId) => void;
+  /** Gives the intent up, as far as that can be done; never throws. */
+  readonly abandon: (inodeId: InodeId, contentVersion: number) => Promise<void>;
 };
 
 export async function writeFile(parts: WriterParts, request: WriteRequest): Promise<InodeRef> {
@@ -51,12 +53,20 @@ export async function writeFile(parts: WriterParts, request: WriteRequest): Prom
       `${path} lies under no mount, so its bytes would go nowhere: mount a store first`,
     );
   }
-  const written = await put(parts, request, created.target, fileVersionId(created.inodeId, created.contentVersion));
+  const { inodeId, contentVersion, target } = created;
+  let written: WrittenObject;
+  try {
+    written = await put(parts, request, target, fileVersionId(inodeId, contentVersion));
+  } catch (error) {
+    // Nothing reached the store: the path is free again, and what was there before is there still.
+    if (toHeadpondError(error).outcome === "none") await parts.abandon(inodeId, contentVersion);
+    throw error;
+  }
   return await parts.session.change(
     masterService.methods.complete,
     {
-      inodeId: created.inodeId,
-      contentVersion: created.contentVersion,
+      inodeId,
+      contentVersion,
       sizeBytes: written.sizeBytes,
       etag: written.etag,
       modifiedMs: written.modifiedMs,

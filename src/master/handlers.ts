@@ -40,6 +40,7 @@ export function masterHandlers(services: Services): Handlers<MasterMethods> {
 
     create: (request, context) => namespace.create(request, context),
     complete: (request) => namespace.complete(request),
+    abandon: (request) => namespace.abandon(request),
     mkdir: (request, context) => namespace.mkdir(request, context),
     remove: (request, context) => namespace.remove(request, context),
     rename: (request, context) => namespace.rename(request, context),

@@ -4,7 +4,7 @@
  * `stat` outside mounts are the hot paths: no await before the proposal, no object that is not needed.
  */
 
-import { HeadpondError } from "../base/errors.ts";
+import { HeadpondError, isHeadpondError } from "../base/errors.ts";
 import type { FileStatus } from "../base/file.ts";
 import { type Path, parsePath } from "../base/path.ts";
 import type { CommandResults, Create } from "../namespace/command.ts";
@@ -71,6 +71,24 @@ export class NamespaceService {
       ...stampOf(request, proposer.nowMs()),
     });
     return { inodeId, version: done.version, contentVersion };
+  }
+
+  /** A writer whose bytes did not get anywhere gives its intent up, so that nobody has to wait until it is old. */
+  async abandon(request: Request<"abandon">): Promise<Reply<"abandon">> {
+    const { namespace, proposer } = this.#leading();
+    const { inodeId, contentVersion } = request;
+    const intent = namespace
+      .openIntents()
+      .find((open) => open.kind === "create" && open.inodeId === inodeId && open.contentVersion === contentVersion);
+    if (intent === undefined) return {};
+    const error = new HeadpondError("cancelled", `the writer of ${intent.path} gave up`).toJSON();
+    const timeMs = proposer.nowMs();
+    try {
+      await proposer.propose({ kind: "finish-intent", intentId: intent.id, outcome: "undone", error, timeMs });
+    } catch (ended) {
+      if (!isHeadpondError(ended, "not-found")) throw ended;
+    }
+    return {};
   }
 
   async mkdir(request: Request<"mkdir">, context: RequestContext): Promise<InodeRef> {

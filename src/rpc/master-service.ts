@@ -159,6 +159,11 @@ export const masterService = service("headpond.master", 1, {
     }),
     InodeRef,
   ),
+  /**
+   * The bytes of a `create` for writing will not come, and none of them can still reach the under store: as if it had not
+   * been asked for. Without effect when that content is complete or given up already; may be repeated.
+   */
+  abandon: unary("abandon", Type.Object({ inodeId: InodeIdSchema, contentVersion: Count }), Empty),
   mkdir: unary(
     "mkdir",
     Type.Object({

@@ -282,6 +282,12 @@ export class FakeCluster {
           if (descriptor.contentVersion !== contentVersion) throw new HeadpondError("version-mismatch", "another won");
           return { inodeId, version: inode.version, contentVersion };
         }),
+      abandon: ({ inodeId }) => {
+        for (const [path, inode] of this.#inodes) {
+          if (inode.inodeId === inodeId && !inode.complete) this.#inodes.delete(path);
+        }
+        return {};
+      },
       mkdir: ({ path, origin }) =>
         this.#changed("mkdir", origin, () => {
           const inode = this.#inode(parsePath(path));
