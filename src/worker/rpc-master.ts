@@ -1,7 +1,6 @@
 /** A master over the framed RPC. */
 
 import type { WorkerOrder } from "../base/cluster.ts";
-import { HeadpondError } from "../base/errors.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
 import type { Address, Network } from "../io/network.ts";
@@ -53,12 +52,4 @@ export class RpcMaster implements MasterConnection {
   close(): Promise<void> {
     return this.#client.close();
   }
-}
-
-/** `host:port`, IPv6 in brackets. Throws `invalid`. */
-export function parseAddress(text: string): Address {
-  const match = /^(?:\[([0-9a-fA-F:]+)\]|([^:\s]+)):([0-9]{1,5})$/.exec(text);
-  const port = Number(match?.[3]);
-  if (match === null || port > 65_535) throw new HeadpondError("invalid", `${JSON.stringify(text)} is not host:port`);
-  return { host: match[1] ?? match[2] ?? "", port };
 }
