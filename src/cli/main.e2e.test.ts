@@ -178,10 +178,11 @@ test("journal dump shows the commands of a master at rest, and verify names a fl
 });
 
 async function untilReady(cluster: TestCluster): Promise<void> {
-  for (let attempt = 0; attempt < 100; attempt++) {
-    const [model] = await cluster.json<ModelStatus[]>("models", "ls");
-    if (model?.places.filter((place) => place.state === "READY").length === 3) return;
-    await new Promise((done) => setTimeout(done, 100));
+  let models: ModelStatus[] = [];
+  for (let attempt = 0; attempt < 20; attempt++) {
+    models = await cluster.json<ModelStatus[]>("models", "ls");
+    if (models[0]?.places.filter((place) => place.state === "READY").length === 3) return;
+    await new Promise((done) => setTimeout(done, 200));
   }
-  assert.fail("the workers did not report to the restarted master");
+  assert.fail(`the workers did not report to the restarted master: ${JSON.stringify(models)}`);
 }

@@ -86,6 +86,8 @@ export async function serveWorker(config: Config, doors: Doors): Promise<Served>
       addresses[name] = formatHostPort({ host, port });
       gateways.push({ name, address: `http://${addresses[name]}`, close: () => server.close(closeGraceMs) });
     }
+    // The masters may have heard of the worker before its gateways had their ports.
+    worker.announce();
   } catch (error) {
     await close();
     throw error;

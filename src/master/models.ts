@@ -101,7 +101,8 @@ export class Models {
           const file = this.#files.describe(status);
           if (file === undefined) return;
           files.push(file);
-          if (isWeightsName(nameOf(status))) roots.add(parentOf(status));
+          // The root is no model: a stray file there would make all others part of it.
+          if (isWeightsName(nameOf(status)) && parentOf(status) !== "/") roots.add(parentOf(status));
         },
         undefined,
       );

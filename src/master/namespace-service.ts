@@ -306,7 +306,7 @@ export class NamespaceService {
       path,
       exclusive: request.exclusive ?? false,
       recursive: request.recursive ?? false,
-      overwrite: request.forWriting ?? false,
+      forWriting: request.forWriting ?? false,
       mode: request.mode ?? fileMode,
       owner: defaultOwner,
       group: defaultOwner,

@@ -1,8 +1,8 @@
 /** The commands that change what an inode says of itself: attributes, pin, TTL, replicas. None touches an under store. */
 
 import { rootPath } from "../base/path.ts";
-import type { CommandOf, ResultOf } from "./command.ts";
 import { frozenAttributes, versionMismatch } from "./apply-files.ts";
+import type { CommandOf, ResultOf } from "./command.ts";
 import { pinIdBelow } from "./describe.ts";
 import { attributesProblem, fail, quote } from "./failure.ts";
 import type { Inode } from "./inode.ts";

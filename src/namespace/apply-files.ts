@@ -22,6 +22,7 @@ export function applyCreate(tree: Tree, command: CommandOf<"create">): ResultOf<
   const problem = nameProblem(name) ?? pathProblem(path) ?? attributesProblem(command.attributes);
   if (problem !== undefined) return fail("invalid", problem);
   const mount = parent === undefined ? tree.registry.mountHolding(path) : mountOf(tree, parent);
+  if (mount === undefined && command.forWriting) return noMount(path);
   if (mount !== undefined) {
     const refusal = refuseChange(tree, mount, path, false);
     if (refusal !== undefined) return refusal;
@@ -48,7 +49,8 @@ function createOver(tree: Tree, command: CommandOf<"create">, parent: Inode, exi
   if (existing.isDirectory) return directoryInTheWay(path, command.exclusive);
   if (command.exclusive) return fail("already-exists", `${quote(path)} exists`);
   const mount = mountOf(tree, parent);
-  if (mount === undefined || !command.overwrite) {
+  if (mount === undefined && command.forWriting) return noMount(path);
+  if (mount === undefined || !command.forWriting) {
     const { id: inodeId, version, contentVersion } = existing;
     return { ok: true, inodeId, version, created: false, contentVersion };
   }
@@ -63,6 +65,10 @@ function createOver(tree: Tree, command: CommandOf<"create">, parent: Inode, exi
   existing.contentVersionPending = existing.contentVersionIssued;
   existing.version = tree.state.header.version;
   return beginContent(tree, command, mount, existing, false);
+}
+
+function noMount(path: Path): Failed {
+  return fail("no-mount", `${quote(path)} is under no mount: it can hold no bytes; mount an under store above it`);
 }
 
 function beginContent(
@@ -99,7 +105,7 @@ export function applyComplete(tree: Tree, command: CommandOf<"complete">): Resul
     if (inode.complete && inode.contentVersion === contentVersion && inode.etag === command.etag) {
       return { ok: true, inodeId, version: inode.version };
     }
-    if (tree.mountIdOf(inode) === 0) return fail("no-mount", `${quote(path)} is under no mount: it can hold no bytes`);
+    if (tree.mountIdOf(inode) === 0) return noMount(path);
     return fail(
       "version-mismatch",
       `${quote(path)}: content ${contentVersion} is not being written (superseded or given up)`,

@@ -1,8 +1,8 @@
 /** Ends of changes under mounts: the under store has them, or never will. */
 
 import type { ErrorDocument } from "../base/errors.ts";
-import type { CommandOf, CommandResult, Failed, ResultOf } from "./command.ts";
 import { frozenAttributes, renamed } from "./apply-files.ts";
+import type { CommandOf, CommandResult, Failed, ResultOf } from "./command.ts";
 import { fail, isFailed, quote } from "./failure.ts";
 import type { Inode } from "./inode.ts";
 import { type Intent, undoneError } from "./registry.ts";

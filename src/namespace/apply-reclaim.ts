@@ -2,8 +2,8 @@
 
 import type { InodeId } from "../base/ids.ts";
 import { relativePath } from "../base/path.ts";
-import { type CommandOf, requestIdKeptMs, type ResultOf, type TouchedInode } from "./command.ts";
 import { setTtl } from "./apply-attributes.ts";
+import { type CommandOf, type ResultOf, requestIdKeptMs, type TouchedInode } from "./command.ts";
 import { fail } from "./failure.ts";
 import type { Inode } from "./inode.ts";
 import { detachedPrefix, keyNumber, requestIdPrefix, requestTimePrefix, rowKey, textKey, ttlPrefix } from "./keys.ts";

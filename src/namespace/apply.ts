@@ -3,8 +3,8 @@
  * order of arrival but the log's. A user's mistake is a result; a throw is a defect of ours or damage of the store.
  */
 
-import type { ErrorDocument } from "../base/errors.ts";
 import { unreachable } from "../base/assert.ts";
+import type { ErrorDocument } from "../base/errors.ts";
 import { applyPin, applyReplicas, applySetAttributes, applyTtl } from "./apply-attributes.ts";
 import {
   applyJobProgress,

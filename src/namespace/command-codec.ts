@@ -6,10 +6,10 @@
  * under the same sequence. Bytes that this software does not understand throw: to skip them would let masters diverge.
  */
 
+import { HeadpondError } from "../base/errors.ts";
 import type { ContentDigest, ListedRow } from "../base/file.ts";
 import type { InodeId, MountId, SessionId } from "../base/ids.ts";
 import type { Path } from "../base/path.ts";
-import { HeadpondError } from "../base/errors.ts";
 import { ByteReader, ByteWriter } from "./bytes.ts";
 import type { Command, CommandKind, CommandOf, Origin, Stamp } from "./command.ts";
 
@@ -127,7 +127,7 @@ function readCreate(r: ByteReader, timeMs: number, origin: Origin | undefined, r
     path: r.string() as Path,
     exclusive: (flags & 1) !== 0,
     recursive: (flags & 2) !== 0,
-    overwrite: (flags & 4) !== 0,
+    forWriting: (flags & 4) !== 0,
     mode: r.varint(),
     owner: name(r),
     group: name(r),
@@ -141,7 +141,7 @@ function readCreate(r: ByteReader, timeMs: number, origin: Origin | undefined, r
 function writeBody(w: ByteWriter, command: Command): void {
   switch (command.kind) {
     case "create":
-      w.byte((command.exclusive ? 1 : 0) | (command.recursive ? 2 : 0) | (command.overwrite ? 4 : 0));
+      w.byte((command.exclusive ? 1 : 0) | (command.recursive ? 2 : 0) | (command.forWriting ? 4 : 0));
       w.string(command.path);
       writeOwnership(w, command);
       writeRecord(w, command.attributes);

@@ -43,10 +43,10 @@ export type Create = Stamp &
     /** Makes missing parents. */
     readonly recursive: boolean;
     /**
-     * Under a mount, of an existing file: begin a new content, which replaces the old one at `complete`. Otherwise an
-     * existing file is left as it is and answered with `created: false`.
+     * Bytes follow: of an existing file, a new content begins, which replaces the old one at `complete`; outside mounts it
+     * is `no-mount`. Otherwise an existing file is left as it is and answered with `created: false`.
      */
-    readonly overwrite: boolean;
+    readonly forWriting: boolean;
     readonly attributes: Attributes;
   };
 

@@ -6,7 +6,7 @@
 import type { Attributes, ContentDigest, FileKind, TtlAction } from "../base/file.ts";
 import type { InodeId, MountId } from "../base/ids.ts";
 import type { ByteReader, ByteWriter } from "./bytes.ts";
-import { name as readName, readDigest, readRecord, writeDigest, writeRecord } from "./command-codec.ts";
+import { readDigest, name as readName, readRecord, writeDigest, writeRecord } from "./command-codec.ts";
 
 export const noAttributes: Attributes = Object.freeze({});
 

@@ -41,7 +41,7 @@ function mounted(shell: Shell, harness: NamespaceHarness) {
     ) => harness.run("sync-rows", { mountId, directoryInodeId: id, listingBeganVersion: began, rows }),
     gone: (goneNames: readonly string[], began = harness.namespace.version, finished = false) =>
       harness.run("sync-end", { directoryInodeId: inodeId, listingBeganVersion: began, goneNames, finished }),
-    write: (path: string, fields = {}) => ok(shell.create(path, { exclusive: false, overwrite: true, ...fields })),
+    write: (path: string, fields = {}) => ok(shell.create(path, { exclusive: false, forWriting: true, ...fields })),
     complete: (id: InodeId, contentVersion: number, etag = "w") =>
       harness.run("complete", { inodeId: id, contentVersion, sizeBytes: 3, etag, modifiedMs: 9 }),
     finish: (intentId: number | undefined, outcome: "done" | "undone" = "done") =>
@@ -167,6 +167,9 @@ claim("content that is given up leaves the old one, and its number is never used
   assert.equal(code(m.complete(999 as InodeId, 1)), "not-found");
   const outside = ok(shell.create("/outside"));
   assert.equal(code(m.complete(outside.inodeId, 2)), "no-mount");
+  assert.equal(code(shell.create("/outside", { exclusive: false, forWriting: true })), "no-mount");
+  assert.equal(code(shell.create("/other", { forWriting: true })), "no-mount");
+  assert.equal(namespace.find(at("/other")), undefined);
 });
 
 claim("a change under a mount shows when the under store has it, and locks its paths until then", (shell, harness) => {
@@ -177,7 +180,7 @@ claim("a change under a mount shows when the under store has it, and locks its p
   assert.equal(namespace.stat(at("/m/f")).kind, "file");
   assert.equal(code(shell.remove("/m/f")), "unavailable");
   assert.equal(code(shell.rename("/m/f", "/m/g")), "unavailable");
-  assert.equal(code(shell.create("/m/f", { exclusive: false, overwrite: true })), "unavailable");
+  assert.equal(code(shell.create("/m/f", { exclusive: false, forWriting: true })), "unavailable");
   ok(m.finish(removal.intentId));
   assert.equal(namespace.find(at("/m/f")), undefined);
   assert.equal(code(m.finish(removal.intentId)), "not-found");

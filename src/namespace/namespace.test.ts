@@ -331,7 +331,7 @@ claim("the state's clock never runs backwards", (shell, harness) => {
     path: at("/b"),
     exclusive: true,
     recursive: false,
-    overwrite: false,
+    forWriting: false,
     attributes: {},
     mode: 0,
     owner: "",

@@ -8,16 +8,16 @@
 
 import { HeadpondError } from "../base/errors.ts";
 import type { FileDescriptor, FileStatus, MountInfo } from "../base/file.ts";
-import { fileVersionId, type FileVersionId, type InodeId, parseFileVersionId } from "../base/ids.ts";
+import { type FileVersionId, fileVersionId, type InodeId, parseFileVersionId } from "../base/ids.ts";
 import { joinPath, type Path } from "../base/path.ts";
 import { applyPayload } from "./apply.ts";
 import type { CommandResult } from "./command.ts";
-import { quote } from "./failure.ts";
-import { type FlushLimits, Flusher, flushLimitsDefault } from "./flusher.ts";
-import type { Inode } from "./inode.ts";
 import { describeKept, describeVersion, statusOf } from "./describe.ts";
 import { Documents } from "./documents.ts";
-import { ttlPrefix, keyNumber } from "./keys.ts";
+import { quote } from "./failure.ts";
+import { Flusher, type FlushLimits, flushLimitsDefault } from "./flusher.ts";
+import type { Inode } from "./inode.ts";
+import { keyNumber, ttlPrefix } from "./keys.ts";
 import type { Intent, MountRow } from "./registry.ts";
 import { describeHeader, headerKey, State } from "./state.ts";
 import { rowsTable, type Store } from "./store.ts";

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Random } from "../base/random.ts";
 import type { SessionId } from "../base/ids.ts";
 import type { Path } from "../base/path.ts";
+import { Random } from "../base/random.ts";
 import { code, NamespaceHarness, ok, Shell } from "../testing/namespace-harness.ts";
 import { type ModelAnswer, NamespaceModel } from "../testing/namespace-model.ts";
 import type { CommandResult } from "./command.ts";

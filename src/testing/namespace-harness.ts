@@ -118,7 +118,7 @@ export class Shell {
       path: path as Path,
       exclusive: true,
       recursive: false,
-      overwrite: false,
+      forWriting: false,
       attributes: {},
       ...ownership,
     };
