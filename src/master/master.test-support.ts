@@ -200,13 +200,14 @@ export class FakeWorker {
       [Symbol.asyncIterator]();
     const first = await items.next();
     if (first.done !== true) this.orders.push(first.value);
-    this.#sequence = 0;
-    await this.#report([...this.held.keys()], { full: true, last: true });
+    await this.#reportAll();
     this.#done = (async () => {
       try {
         for (let next = await items.next(); next.done !== true; next = await items.next()) {
           this.orders.push(next.value);
-          if (next.value.kind === "load") await this.#load(next.value);
+          // What it was told to load may take for ever, or be reported to a master that is gone.
+          if (next.value.kind === "load") this.#load(next.value).catch(() => {});
+          if (next.value.kind === "report-all") await this.#reportAll();
           if (next.value.kind === "free") await this.drop(next.value.versions);
         }
       } catch {
@@ -259,6 +260,11 @@ export class FakeWorker {
         ],
       });
     }
+  }
+
+  async #reportAll(): Promise<void> {
+    this.#sequence = 0;
+    await this.#report([...this.held.keys()], { full: true, last: true });
   }
 
   async #report(versions: readonly FileVersionId[], kind: { full: boolean; last: boolean }): Promise<void> {

@@ -123,7 +123,7 @@ describe("worker registry", () => {
   });
 
   it("a worker that comes back in time keeps what it holds; a new life of it starts from nothing", () => {
-    const { map, registry } = setUp();
+    const { map, registry, events } = setUp();
     const first = new Sink();
     registry.attach(attachOf("w1"), first, welcome);
     report(registry, "w1", ["1-1"]);
@@ -133,6 +133,8 @@ describe("worker registry", () => {
     registry.detach("w1" as WorkerId, first);
     assert.equal(registry.get("w1" as WorkerId)?.sink, second, "the end of the old stream does not count any more");
     assert.equal(map.versionCount, 1);
+    report(registry, "w1", ["1-1"]);
+    assert.deepEqual(events, ["live w1", "live w1"], "orders on the old stream are lost, so it is announced again");
     registry.attach(attachOf("w1", { incarnation: "incarnation-2" }), new Sink(), welcome);
     assert.equal(map.versionCount, 0);
     assert.equal(registry.get("w1" as WorkerId)?.state, "registering");

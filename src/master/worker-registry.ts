@@ -76,6 +76,8 @@ export type RegisteredWorker = {
   seenWallMs: number;
   /** The sequence that the next report must carry; undefined: only a full report will do. */
   nextSequence: number | undefined;
+  /** Since it attached it has not reported everything yet. */
+  isReporting: boolean;
   capacityBytes: number;
   usedBytes: number;
   originBytes: number;
@@ -85,7 +87,10 @@ export type RegisteredWorker = {
 };
 
 export type RegistryEvents = {
-  /** It has reported everything: from now on it counts. */
+  /**
+   * It has reported everything since it attached: from now on it counts. Also when it attached again within its life:
+   * orders that were on their way down the old stream are lost.
+   */
   readonly onLive: (worker: RegisteredWorker) => void;
   readonly onLost: (worker: RegisteredWorker) => void;
 };
@@ -156,6 +161,7 @@ export class WorkerRegistry {
       const sameLife = known.incarnation === attach.incarnation && known.state !== "lost";
       known.sink?.end(new HeadpondError("cancelled", `worker ${id} has attached again, at ${attach.address.data}`));
       known.sink = sink;
+      known.isReporting = true;
       sink.push(welcome);
       this.#see(known);
       known.capacityBytes = attach.capacityBytes;
@@ -188,6 +194,7 @@ export class WorkerRegistry {
       seenMonotonicMs: this.#clock.monotonicMs(),
       seenWallMs: this.#clock.wallMs(),
       nextSequence: undefined,
+      isReporting: true,
       capacityBytes: attach.capacityBytes,
       usedBytes: 0,
       originBytes: 0,
@@ -230,7 +237,8 @@ export class WorkerRegistry {
     }
     if (!report.full || !report.last) return;
     this.#blockMap.endFull(worker.id);
-    if (worker.state !== "registering") return;
+    if (!worker.isReporting) return;
+    worker.isReporting = false;
     this.#setState(worker, "live");
     this.#events.onLive(worker);
   }
