@@ -1,7 +1,7 @@
 /**
  * Models: the topmost directories in which files with weights lie, and on which worker each of them is READY. READY means
  * that the worker holds every file of the model whole, as the block map shows at the moment of the answer. Which
- * directories are models is remembered while the namespace does not change, and for a second at most while it does.
+ * directories are models is remembered while the namespace does not change, and for a moment while it does.
  */
 
 import { isWeightsName, type ModelStatus } from "../base/cluster.ts";
@@ -22,6 +22,9 @@ export type ModelLimits = {
   readonly rememberedMs: number;
 };
 
+/** What cost a millisecond to find may be ten milliseconds old: small trees are always looked at anew. */
+const rememberedPerCost = 10;
+
 export const modelLimits: ModelLimits = { visitedMax: 500_000, modelsMax: 10_000, rememberedMs: 1000 };
 
 type Model = {
@@ -35,6 +38,8 @@ type Found = {
   readonly path: Path;
   readonly version: number;
   readonly atMs: number;
+  /** How long it took to find. */
+  readonly costMs: number;
   readonly models: readonly Model[];
 };
 
@@ -79,7 +84,8 @@ export class Models {
     const found = this.#found;
     if (found !== undefined) {
       if (found.version === this.#core.namespace.version) return found;
-      if (this.#clock.monotonicMs() - found.atMs < this.#limits.rememberedMs) return found;
+      const rememberedMs = Math.min(this.#limits.rememberedMs, found.costMs * rememberedPerCost);
+      if (this.#clock.monotonicMs() - found.atMs < rememberedMs) return found;
     }
     this.#finding ??= this.#find().finally(() => {
       this.#finding = undefined;
@@ -113,6 +119,7 @@ export class Models {
       path: "/" as Path,
       version,
       atMs,
+      costMs: this.#clock.monotonicMs() - atMs,
       models: groupByModel(topmost(roots), files, this.#limits.modelsMax),
     };
     this.#found = found;
