@@ -10,8 +10,8 @@ import { HeadpondError, isHeadpondError } from "../base/errors.ts";
 import { MiB } from "../base/units.ts";
 import type { Disk } from "../io/disk.ts";
 import { Xxh64 } from "../io/hash.ts";
-import { readCheckedJson, writeCheckedJson } from "./journal-meta.ts";
 import type { StateMachine } from "./journal.ts";
+import { readCheckedJson, writeCheckedJson } from "./journal-meta.ts";
 
 const keptCheckpoints = 2;
 

@@ -5,8 +5,8 @@
 
 import { HeadpondError } from "../base/errors.ts";
 import type { ClusterId } from "../base/ids.ts";
-import { crc32 } from "../io/hash.ts";
 import type { Disk } from "../io/disk.ts";
+import { crc32 } from "../io/hash.ts";
 
 const metaName = "journal.json";
 const formatVersion = 1;

@@ -5,8 +5,8 @@
  * cleanly since. An unclean state from another boot is rebuilt from checkpoint and log.
  */
 
-import type { Logger } from "../io/logger.ts";
 import type { Disk } from "../io/disk.ts";
+import type { Logger } from "../io/logger.ts";
 import { readCheckedJson, writeCheckedJson } from "./journal-meta.ts";
 
 const fileName = "state.json";

@@ -7,7 +7,7 @@
  */
 
 import type { Connection } from "../io/network.ts";
-import { frameHeadBytes, type FrameKind } from "./frame.ts";
+import { type FrameKind, frameHeadBytes } from "./frame.ts";
 import { Writer } from "./message-writer.ts";
 
 /** Buffers grow with the traffic of their connection: ten thousand idle ones must be cheap. */

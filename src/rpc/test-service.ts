@@ -7,7 +7,7 @@ import type { Address, Connection, Listener, Network } from "../io/network.ts";
 import { NodeClock } from "../io/node-clock.ts";
 import { TcpNetwork } from "../io/tcp-network.ts";
 import { type ClientLimits, RpcClient } from "./client.ts";
-import { FrameParser, type FrameKind, frameKinds } from "./frame.ts";
+import { type FrameKind, FrameParser, frameKinds } from "./frame.ts";
 import { type ClientHello, type PeerInfo, preface, writeHello } from "./hello.ts";
 import { bytes, service, stream, unary } from "./method.ts";
 import { Outbox } from "./outbox.ts";

@@ -19,7 +19,7 @@
  */
 
 import Type from "typebox";
-import { FileVersionIdSchema, Count } from "../base/schema.ts";
+import { Count, FileVersionIdSchema } from "../base/schema.ts";
 import { bytes, service, unary } from "./method.ts";
 
 /** Larger reads go over HTTP. */

@@ -5,7 +5,7 @@
  */
 
 import type { Disk, DiskFile } from "../io/disk.ts";
-import { type IndexRecord, type IndexState, IndexEncoder } from "./block-index.ts";
+import { IndexEncoder, type IndexRecord, type IndexState } from "./block-index.ts";
 
 /** Records after which the next change rewrites the file instead of growing it. */
 const appendsMax = 1000;

@@ -4,9 +4,8 @@
  * link tries again for ever; the worker goes on without.
  */
 
-import type { WorkerAddress, WorkerOrder } from "../base/cluster.ts";
+import type { Holding, WorkerAddress, WorkerOrder } from "../base/cluster.ts";
 import { toHeadpondError } from "../base/errors.ts";
-import type { Holding } from "../base/cluster.ts";
 import type { WorkerId } from "../base/ids.ts";
 import type { Random } from "../base/random.ts";
 import type { Clock } from "../io/clock.ts";

@@ -5,9 +5,9 @@
 
 import { HeadpondError } from "../base/errors.ts";
 import type { MountId } from "../base/ids.ts";
+import { Digest } from "../io/hash.ts";
 import type { HttpRequest } from "../io/http-request.ts";
 import type { HttpResponse } from "../io/http-response.ts";
-import { Digest } from "../io/hash.ts";
 import { checkFileKey } from "../under-store/under-store.ts";
 import type { UnderStores } from "./under-stores.ts";
 

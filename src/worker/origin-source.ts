@@ -3,8 +3,8 @@
  * Rides out short faults (going on where the last attempt broke off) and throttling, both within bounds.
  */
 
-import type { MountId } from "../base/ids.ts";
 import { HeadpondError, toHeadpondError } from "../base/errors.ts";
+import type { MountId } from "../base/ids.ts";
 import type { Clock } from "../io/clock.ts";
 import type { UnderStore } from "../under-store/under-store.ts";
 import type { Fill } from "./fill.ts";

@@ -4,10 +4,10 @@
  * only after the digest matched.
  */
 
-import type { BufferPool } from "../io/aligned-buffer.ts";
 import { HeadpondError, isHeadpondError } from "../base/errors.ts";
 import type { FileDescriptor } from "../base/file.ts";
 import type { BlockIndex } from "../base/ids.ts";
+import type { BufferPool } from "../io/aligned-buffer.ts";
 import type { BlockCache } from "./block-cache.ts";
 import type { CachedFile } from "./cached-file.ts";
 import type { Fetcher } from "./fetcher.ts";

@@ -7,8 +7,8 @@
 
 import { blockRange } from "../base/blocks.ts";
 import { HeadpondError } from "../base/errors.ts";
-import { type FileVersionId, parseFileVersionId } from "../base/ids.ts";
 import type { BlockIndex } from "../base/ids.ts";
+import { type FileVersionId, parseFileVersionId } from "../base/ids.ts";
 import { MiB } from "../base/units.ts";
 import type { Disk } from "../io/disk.ts";
 import { decodeIndex, type IndexState } from "./block-index.ts";

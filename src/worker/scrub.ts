@@ -1,7 +1,7 @@
 /** Reads held blocks back and compares them with their checksums; damaged ones are dropped and fetched again. */
 
-import type { BlockIndex } from "../base/ids.ts";
 import { isHeadpondError } from "../base/errors.ts";
+import type { BlockIndex } from "../base/ids.ts";
 import type { CachedFile } from "./cached-file.ts";
 import type { Fetcher } from "./fetcher.ts";
 import type { FillBuffers } from "./fill-buffers.ts";

@@ -2,13 +2,13 @@ import assert from "node:assert/strict";
 import net from "node:net";
 import { test } from "node:test";
 import type { BlockIndex, JobId } from "../base/ids.ts";
-import { digestHex } from "../io/hash.ts";
 import { FaultyDisk } from "../io/faulty-disk.ts";
+import { digestHex } from "../io/hash.ts";
+import { silentLogger } from "../io/logger.ts";
 import { NodeDisk } from "../io/node-disk.ts";
+import { TcpNetwork } from "../io/tcp-network.ts";
 import { RpcClient } from "../rpc/client.ts";
 import { workerService } from "../rpc/worker-service.ts";
-import { TcpNetwork } from "../io/tcp-network.ts";
-import { silentLogger } from "../io/logger.ts";
 import { RecordingLogger, type TestCluster, testBlockBytes, withCluster } from "./cluster.test-support.ts";
 import type { Worker } from "./worker.ts";
 

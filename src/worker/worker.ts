@@ -36,10 +36,10 @@ import { PeerRoutes } from "./peer-routes.ts";
 import { Reader } from "./reader.ts";
 import { type OpenUnderStore, UnderStores } from "./under-stores.ts";
 import { WorkerAdmin } from "./worker-admin.ts";
-import { type WorkerLimits, workerLimits } from "./worker-limits.ts";
-import type { WorkerReport } from "./worker-report.ts";
-import { WorkerMetrics } from "./worker-metrics.ts";
 import { workerHandlers } from "./worker-handlers.ts";
+import { type WorkerLimits, workerLimits } from "./worker-limits.ts";
+import { WorkerMetrics } from "./worker-metrics.ts";
+import type { WorkerReport } from "./worker-report.ts";
 
 export type WorkerOptions = {
   /** Absent: the one kept in the first cache directory, or drawn from the incarnation and kept there. */
