@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, suite, type TestContext, test } from "node:test";
 import * as hub from "@huggingface/hub";
+import { HeadpondError } from "../base/errors.ts";
 import { Random } from "../base/random.ts";
 import { MiB } from "../base/units.ts";
 import { type FakeGateways, startFakeGateways } from "../testing/fake-gateways.ts";
@@ -182,6 +183,27 @@ print(name(lambda: hf_hub_download("acme/falls", "nope.json")))
       assert.match(gets[1] as string, / bytes=[0-9]+-$/);
       const target = snapshot(home, "models--acme--falls", await commitOf("models", "acme/falls"));
       assert.equal(digestsBelow(target)["model.safetensors"], digests(model)["model.safetensors"]);
+    });
+
+    claim("a busy mirror is waited for", async (home) => {
+      const busy = await startFakeGateways({ workers: 1, hubLimits: { firstBytesMs: 1900 } });
+      try {
+        busy.cluster.put("/models/acme/busy/model.safetensors", model["onnx/quantised model.bin"] as Uint8Array);
+        const faults = busy.cluster.workers[0]?.faults ?? assert.fail("there is no worker");
+        // A time to come back that lies beyond the gateway's own patience: the client is told.
+        faults.refuse = new HeadpondError("overloaded", "busy", { details: { retryAfterMs: 2000 } });
+        faults.refuseTimes = 1;
+        const env = clientEnvironment(busy.hub, home);
+        const again = (): Promise<RunResult> =>
+          run(path.join(bin, "hf"), ["download", "acme/busy", "model.safetensors"], { env });
+        const first = await again();
+        // The oldest line knows no waiting, and succeeds when it is run again.
+        if (version.startsWith("0.")) succeeded(await again());
+        else succeeded(first);
+        assert.ok(busy.hubRequests.filter((request) => request.startsWith("GET /acme/busy")).length >= 2);
+      } finally {
+        await busy.close();
+      }
     });
 
     claim("the API's calls answer what a program wants to know", async (home) => {

@@ -21,8 +21,9 @@ const pieceBytes = 256 * 1024;
 export type WorkerFaults = {
   /** Cut the connection after so many bytes of each body, so many times. */
   cut?: { afterBytes: number; times: number } | undefined;
-  /** Refuse every read with this. */
+  /** Refuse every read with this, or so many of them. */
   refuse?: HeadpondError | undefined;
+  refuseTimes?: number | undefined;
   /** Before the first byte of a body. */
   delayMs?: number;
 };
@@ -106,8 +107,15 @@ export class FakeWorker {
     await Promise.all([this.#http.close(10), this.#rpc.close()]);
   }
 
+  #refuse(): void {
+    const { refuse, refuseTimes } = this.faults;
+    if (refuse === undefined || refuseTimes === 0) return;
+    if (refuseTimes !== undefined) this.faults.refuseTimes = refuseTimes - 1;
+    throw refuse;
+  }
+
   #bytes(id: FileVersionId): Uint8Array {
-    if (this.faults.refuse !== undefined) throw this.faults.refuse;
+    this.#refuse();
     const file = this.#versions.get(id);
     if (file === undefined) throw new HeadpondError("not-found", `${id} is not known`);
     if (this.gone.has(id)) throw new HeadpondError("compacted", `${id} is no longer to be had`);
@@ -151,7 +159,7 @@ export class FakeWorker {
   }
 
   async #put(request: HttpRequest, response: HttpResponse): Promise<void> {
-    if (this.faults.refuse !== undefined) throw this.faults.refuse;
+    this.#refuse();
     const key = request.query.get("key") as string;
     if (request.query.get("ifAbsent") === "true" && this.written.some((object) => object.key === key)) {
       throw new HeadpondError("already-exists", `${key} exists`);
