@@ -6,21 +6,43 @@
 import type { LoadPlan } from "../base/cluster.ts";
 import { isHeadpondError, toHeadpondError } from "../base/errors.ts";
 import type { FileDescriptor } from "../base/file.ts";
-import type { JobId } from "../base/ids.ts";
+import type { InodeId, JobId } from "../base/ids.ts";
 import type { Path } from "../base/path.ts";
+import type { BlockMap } from "./block-map.ts";
 import { type JobDocument, type JobSeed, packVersions, unplanned, writeJobDocument } from "./job-document.ts";
-import type { JobsDependencies } from "./jobs.ts";
-import { LoadPlanner } from "./load-planner.ts";
+import { LoadPlanner, type LoadRates } from "./load-planner.ts";
+import type { Proposer } from "./proposer.ts";
+import type { TimeSlices } from "./time-slices.ts";
+import type { WorkerRegistry } from "./worker-registry.ts";
+
+/** Where a job's files come from. */
+export interface JobFiles {
+  /** All files at or below a path, after the path has been synced. Throws `not-found`, `invalid` beyond `max`. */
+  collect(path: Path, max: number, signal: AbortSignal | undefined): Promise<FileDescriptor[]>;
+  /** The file, if it still is and its current content is this one. */
+  current(inodeId: InodeId, contentVersion: number): FileDescriptor | undefined;
+}
+
+export type JobPlannerDependencies = {
+  readonly proposer: Proposer;
+  readonly files: JobFiles;
+  readonly registry: WorkerRegistry;
+  readonly blockMap: BlockMap;
+  /** Resolves when the workers had time to register with a new leader. */
+  readonly settled: () => Promise<void>;
+  readonly slices: TimeSlices;
+  readonly rates?: LoadRates;
+};
 
 export type Planned =
   | { readonly ok: true; readonly document: JobDocument; readonly files: readonly FileDescriptor[] }
   | { readonly ok: false; readonly document: JobDocument; readonly error: Error };
 
 export class JobPlanner {
-  readonly #deps: JobsDependencies;
+  readonly #deps: JobPlannerDependencies;
   readonly #filesMax: number;
 
-  constructor(dependencies: JobsDependencies, filesMax: number) {
+  constructor(dependencies: JobPlannerDependencies, filesMax: number) {
     this.#deps = dependencies;
     this.#filesMax = filesMax;
   }

@@ -11,13 +11,12 @@ import type { JobFailure, JobStatus, LoadPlan } from "../base/cluster.ts";
 import { HeadpondError, isErrorCode, isHeadpondError } from "../base/errors.ts";
 import type { FileDescriptor } from "../base/file.ts";
 import type { InodeId, JobId, WorkerId } from "../base/ids.ts";
-import { type Path, parsePath } from "../base/path.ts";
+import { parsePath } from "../base/path.ts";
 import { parsePlaceSelector } from "../base/place.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
 import type { Origin } from "../namespace/command.ts";
 import type { LoadRequest } from "../rpc/master-service.ts";
-import type { BlockMap } from "./block-map.ts";
 import {
   type JobDocument,
   type JobSeed,
@@ -31,13 +30,10 @@ import {
 } from "./job-document.ts";
 import { stampOf } from "./core.ts";
 import { untilAborted } from "./directory-sync.ts";
-import { JobPlanner } from "./job-planner.ts";
+import { JobPlanner, type JobPlannerDependencies } from "./job-planner.ts";
 import { JobRun, type JobRunLimits } from "./job-run.ts";
 import { endedStatus, endedText } from "./job-status.ts";
-import type { LoadRates } from "./load-planner.ts";
-import type { Proposer } from "./proposer.ts";
-import type { TimeSlices } from "./time-slices.ts";
-import type { RegisteredWorker, WorkerRegistry } from "./worker-registry.ts";
+import type { RegisteredWorker } from "./worker-registry.ts";
 
 export type JobLimits = {
   readonly runningMax: number;
@@ -59,32 +55,16 @@ export const jobLimits: JobLimits = {
   watchIntervalMinMs: 100,
 };
 
-/** Where a job's files come from. */
-export interface JobFiles {
-  /** All files at or below a path, after the path has been synced. Throws `not-found`, `invalid` beyond `max`. */
-  collect(path: Path, max: number, signal: AbortSignal | undefined): Promise<FileDescriptor[]>;
-  /** The file, if it still is and its current content is this one. */
-  current(inodeId: InodeId, contentVersion: number): FileDescriptor | undefined;
-}
-
 export type StoredJob = { readonly id: JobId; readonly document: string; readonly progress: string | undefined };
 
 export type Mutation = { readonly origin?: Origin; readonly requestId?: string };
 
 type Running = { readonly run: JobRun; markedAtMs: number; markedChanges: number; ending: boolean };
 
-export type JobsDependencies = {
-  readonly proposer: Proposer;
-  readonly blockMap: BlockMap;
-  readonly registry: WorkerRegistry;
-  readonly files: JobFiles;
+export type JobsDependencies = JobPlannerDependencies & {
   readonly stored: () => Iterable<StoredJob>;
   /** Brings the current list of workers to all of them, before orders that depend on it. */
   readonly pushWorkerList: () => void;
-  /** Resolves when the workers had time to register with a new leader. */
-  readonly settled: () => Promise<void>;
-  readonly slices: TimeSlices;
-  readonly rates?: LoadRates;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly limits?: Partial<JobLimits>;

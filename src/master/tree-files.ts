@@ -5,7 +5,7 @@ import type { FileDescriptor, FileStatus } from "../base/file.ts";
 import { fileVersionId, type InodeId, type MountId } from "../base/ids.ts";
 import { type Path, relativePath } from "../base/path.ts";
 import type { Core } from "./core.ts";
-import type { JobFiles } from "./jobs.ts";
+import type { JobFiles } from "./job-planner.ts";
 import type { TimeSlices } from "./time-slices.ts";
 
 const pageRows = 500;
