@@ -41,7 +41,12 @@ import { chooseWorkers } from "./worker-choice.ts";
 import { WorkerHealth } from "./worker-health.ts";
 import { type WriteBody, writeFile } from "./writer.ts";
 
+// What a program needs to name what it gets: this file is the package's entry.
+export { HeadpondError, isHeadpondError } from "../base/errors.ts";
+export type { FileDescriptor, FileStatus, MountInfo } from "../base/file.ts";
 export type { ConnectOptions } from "./connect-parts.ts";
+export type { HeadpondFile } from "./file.ts";
+export type { LoadJob } from "./job.ts";
 export type { WriteBody } from "./writer.ts";
 export type { CallOptions };
 

@@ -47,7 +47,7 @@ export class HeadpondFile implements AsyncDisposable {
 
   /** The bytes of the range in order, in chunks that belong to the caller. */
   async *stream(request: StreamRequest = {}): AsyncGenerator<Uint8Array, void, undefined> {
-    for await (const chunk of this.borrowedStream(request)) yield Uint8Array.from(chunk);
+    for await (const chunk of this.borrowedStream(request)) yield new Uint8Array(chunk);
   }
 
   /** As `stream`, without copying: a chunk is only valid until the next one is asked for. */
