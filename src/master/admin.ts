@@ -50,7 +50,7 @@ export class Admin {
   /** The handler of an `HttpServer`. */
   async serve(request: HttpRequest, response: HttpResponse): Promise<void> {
     if (request.path.startsWith("/api/v1/rpc/")) {
-      await this.#call(request, response, decodeURIComponent(request.path.slice("/api/v1/rpc/".length)));
+      await this.#call(request, response, request.path.slice("/api/v1/rpc/".length));
       return;
     }
     if (request.method !== "GET" && request.method !== "HEAD") {

@@ -159,6 +159,31 @@ describe("changes under a mount", () => {
     assert.deepEqual([file.sizeBytes, file.etag, file.contentVersion], [9, info.etag, made.contentVersion]);
   });
 
+  it("an empty file never takes the place of an object that somebody else has just made", async () => {
+    await begin();
+    assert.equal(await exists(test, "/m/d/raced"), false);
+    test.memory.put("d/raced", bytes(3));
+    await assert.rejects(test.client.call(methods.create, { path: "/m/d/raced" }), { code: "already-exists" });
+    assert.equal(test.memory.peek("d/raced")?.length, 3);
+    assert.equal(test.namespace.counters.openIntents, 0);
+  });
+
+  it("an end that cannot be journaled at once is journaled later", async () => {
+    await begin();
+    const { journal } = test;
+    const propose = journal.propose.bind(journal);
+    let refusals = 0;
+    journal.propose = (payload) => {
+      if (test.namespace.counters.openIntents > 0 && refusals++ < 3) {
+        return Promise.reject(new HeadpondError("overloaded", "the journal is full"));
+      }
+      return propose(payload);
+    };
+    await test.client.call(methods.mkdir, { path: "/m/made" });
+    assert.ok(refusals > 3);
+    assert.equal(await exists(test, "/m/made"), true);
+  });
+
   it("an empty file under a mount is in the store when it is answered", async () => {
     await begin();
     const made = await test.client.call(methods.create, { path: "/m/d/empty" });

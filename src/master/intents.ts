@@ -118,7 +118,7 @@ export class Intents {
     const timer = this.#deps.clock.timer(Math.min(waitMs, this.#limits.waitMs), () => timeout.abort());
     try {
       const store = await this.#deps.storeOf(intent.mountId);
-      return await store.write(intent.key, { body: emptyBody(), sizeBytes: 0, signal: timeout.signal });
+      return await writeIfAbsent(store, intent.key, timeout.signal);
     } catch (thrown) {
       const error = toHeadpondError(thrown);
       if (error.outcome === "unknown" || error.retryable || timeout.signal.aborted)
@@ -159,15 +159,17 @@ export class Intents {
     await this.#enter();
     try {
       let isFresh = isFirst;
+      let ending: Ending | undefined;
       for (
         let backoffMs = this.#limits.backoffMinMs;
         ;
         backoffMs = Math.min(backoffMs * 2, this.#limits.backoffMaxMs)
       ) {
         signal.throwIfAborted();
-        const ending = await this.#attempt(intent, isFresh, signal);
-        if (ending !== undefined) return await this.#finish(intent, ending);
+        ending ??= await this.#attempt(intent, isFresh, signal);
+        if (ending !== undefined && (await this.#finish(intent, ending))) return ending;
         if (this.#deps.intent(intent.id) === undefined) {
+          if (ending !== undefined) return ending;
           throw new HeadpondError("unknown-outcome", `${intent.kind} of ${intent.path} was given up`);
         }
         isFresh = false;
@@ -261,16 +263,23 @@ export class Intents {
     await store.removeDirectory(key, { signal });
   }
 
-  async #finish(intent: Intent, ending: Ending): Promise<Ending> {
-    const { proposer } = this.#deps;
+  /** False: the end could not be journaled now; it is tried again. Rejects when this master leads no more. */
+  async #finish(intent: Intent, ending: Ending): Promise<boolean> {
+    const { proposer, logger } = this.#deps;
     const command = { kind: "finish-intent" as const, intentId: intent.id, timeMs: proposer.nowMs() };
-    await proposer.propose(
-      ending.outcome === "done"
-        ? { ...command, outcome: "done" }
-        : { ...command, outcome: "undone", error: ending.error },
-    );
+    try {
+      await proposer.propose(
+        ending.outcome === "done"
+          ? { ...command, outcome: "done" }
+          : { ...command, outcome: "undone", error: ending.error },
+      );
+    } catch (error) {
+      if (!isHeadpondError(error, "overloaded", "unknown-outcome", "not-found", "invalid")) throw error;
+      logger.warn("the end of a change under a mount was not journaled yet", { intentId: intent.id, error });
+      return false;
+    }
     this.#deps.onDone?.(intent);
-    return ending;
+    return true;
   }
 
   async #enter(): Promise<void> {
@@ -282,6 +291,18 @@ export class Intents {
     const next = this.#waiting.shift();
     if (next === undefined) this.#active--;
     else next();
+  }
+}
+
+/** Never over what somebody else has put there; an empty object is what an earlier attempt of ours left. */
+async function writeIfAbsent(store: UnderStore, key: string, signal: AbortSignal): Promise<ObjectInfo> {
+  try {
+    return await store.write(key, { body: emptyBody(), sizeBytes: 0, ifAbsent: true, signal });
+  } catch (error) {
+    if (!isHeadpondError(error, "already-exists")) throw error;
+    const entry = await store.head(key, { signal });
+    if (entry?.kind === "file" && entry.info.sizeBytes === 0) return entry.info;
+    throw error;
   }
 }
 

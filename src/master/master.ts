@@ -110,7 +110,6 @@ export class Master {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #leaderClock: LeaderClock;
-  readonly #blockMap: BlockMap;
   readonly #registry: WorkerRegistry;
   readonly #core: Core;
   readonly #stores: UnderStores;
@@ -156,7 +155,6 @@ export class Master {
     const proposer = new Proposer({ journal, clock: this.#leaderClock, events: this.#events });
     const slices = new TimeSlices({ clock });
     const blockMap = new BlockMap({ isKnown: (inodeId) => inodeId < namespace.nextInodeId });
-    this.#blockMap = blockMap;
     const lossTimeoutMs = options.workerTimeoutMs === undefined ? {} : { lossTimeoutMs: options.workerTimeoutMs };
     this.#registry = new WorkerRegistry({ blockMap, clock, logger, limits: { ...lossTimeoutMs, ...limits.workers } });
     this.#stores = new UnderStores({ open: options.openUnderStore, clock, logger });
@@ -432,11 +430,6 @@ export class Master {
       this.#listTimer = undefined;
       this.#workers.pushWorkerList();
     });
-  }
-
-  /** An estimate of the memory that the block map takes. */
-  get blockMapBytes(): number {
-    return this.#blockMap.memoryBytes;
   }
 }
 
