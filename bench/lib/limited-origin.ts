@@ -35,6 +35,11 @@ const server = createServer((request, response) => {
       response.end(JSON.stringify({ sentBytes, requests }));
       return;
     }
+    if (request.url === "/") {
+      response.writeHead(200, { "content-type": "text/html" });
+      response.end("<html><body>any name below is the one file</body></html>");
+      return;
+    }
     const match = /^bytes=([0-9]+)-([0-9]*)$/.exec(request.headers.range ?? "");
     const begin = match === null ? 0 : Number(match[1]);
     const end = match === null || match[2] === "" ? fileBytes : Math.min(fileBytes, Number(match[2]) + 1);

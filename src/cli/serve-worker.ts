@@ -67,6 +67,7 @@ export async function serveWorker(config: Config, doors: Doors): Promise<Served>
       masters: config["worker.masters"],
       place: config["worker.place"],
       preferredWorker: worker.address(),
+      localReader: worker.reader,
       staleOnUnavailable: true,
       clientName: `gateway of ${worker.id}`,
       clock,

@@ -1,8 +1,8 @@
 /** The SDK against a real cluster, through kills. */
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
 import path from "node:path";
+import { test } from "node:test";
 import { type ErrorCode, HeadpondError, isHeadpondError } from "../base/errors.ts";
 import { Random } from "../base/random.ts";
 import { MiB } from "../base/units.ts";

@@ -18,9 +18,6 @@ import type {
 } from "../base/cluster.ts";
 import type { Attributes, FileDescriptor, FileStatus, MountInfo, TtlAction } from "../base/file.ts";
 import type { FileVersionId, InodeId, JobId, WorkerId } from "../base/ids.ts";
-import type { Place } from "../base/place.ts";
-import type { Clock } from "../io/clock.ts";
-import type { Logger } from "../io/logger.ts";
 import {
   type ChangeEvent,
   type Consistency,
@@ -29,8 +26,7 @@ import {
   type SyncProgress,
 } from "../rpc/master-service.ts";
 import type { Method, ReplyOf } from "../rpc/method.ts";
-import { type ConnectOptions, connectParts } from "./connect-parts.ts";
-import type { DataPort } from "./data-port.ts";
+import { type ClientParts, type ConnectOptions, connectParts } from "./connect-parts.ts";
 import { HeadpondFile } from "./file.ts";
 import { FileSource, type Whereabouts } from "./file-source.ts";
 import { LoadJob, watchJob } from "./job.ts";
@@ -94,19 +90,6 @@ export type LoadOptions = ChangeOptions & {
   readonly to?: string;
   readonly priority?: number;
   readonly pin?: boolean;
-};
-
-/** What the client is made of; `connect` fills it with the real world. */
-export type ClientParts = {
-  readonly masters: MasterCalls;
-  readonly dataPort: DataPort;
-  readonly clock: Clock;
-  readonly logger: Logger;
-  readonly place?: Place | undefined;
-  /** Asked before all other workers, and when no master tells of any: a gateway's own. */
-  readonly preferredWorker?: WorkerAddress | undefined;
-  readonly staleOnUnavailable?: boolean | undefined;
-  readonly clientName?: string | undefined;
 };
 
 /** Nothing is sent before the first call. Throws `invalid` or `unsupported` when the options cannot be followed. */

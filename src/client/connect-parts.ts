@@ -2,7 +2,7 @@
 
 import type { WorkerAddress } from "../base/cluster.ts";
 import { HeadpondError } from "../base/errors.ts";
-import { parsePlace } from "../base/place.ts";
+import { type Place, parsePlace } from "../base/place.ts";
 import type { Clock } from "../io/clock.ts";
 import { HttpClient } from "../io/http-client.ts";
 import { type Logger, silentLogger } from "../io/logger.ts";
@@ -11,8 +11,9 @@ import { NodeClock } from "../io/node-clock.ts";
 import { TcpNetwork } from "../io/tcp-network.ts";
 import { ClusterClient, parseAddress } from "../rpc/cluster-client.ts";
 import { masterService } from "../rpc/master-service.ts";
-import type { ClientParts } from "./client.ts";
+import type { DataPort } from "./data-port.ts";
 import { LocalDataPort, type LocalReader } from "./local-data-port.ts";
+import type { MasterCalls } from "./master-calls.ts";
 import { WorkerDataPort } from "./worker-data-port.ts";
 
 export type ConnectOptions = {
@@ -39,6 +40,19 @@ export type ConnectOptions = {
   readonly logger?: Logger;
   readonly clock?: Clock;
   readonly network?: Network;
+};
+
+/** What the client is made of; `connect` fills it with the real world. */
+export type ClientParts = {
+  readonly masters: MasterCalls;
+  readonly dataPort: DataPort;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly place?: Place | undefined;
+  /** Asked before all other workers, and when no master tells of any: a gateway's own. */
+  readonly preferredWorker?: WorkerAddress | undefined;
+  readonly staleOnUnavailable?: boolean | undefined;
+  readonly clientName?: string | undefined;
 };
 
 export function connectParts(options: ConnectOptions): ClientParts {

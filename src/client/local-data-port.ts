@@ -3,8 +3,8 @@
  * Half the copies of the way over loopback. All other workers are reached as ever.
  */
 
-import type { FileDescriptor } from "../base/file.ts";
 import { toHeadpondError } from "../base/errors.ts";
+import type { FileDescriptor } from "../base/file.ts";
 import { asGone, type DataPort, type DataRange, type ObjectPut, type WrittenObject } from "./data-port.ts";
 import { Handover } from "./handover.ts";
 

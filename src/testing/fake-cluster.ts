@@ -16,7 +16,7 @@ import {
   type SessionId,
   type WorkerId,
 } from "../base/ids.ts";
-import { parsePath, type Path } from "../base/path.ts";
+import { type Path, parsePath } from "../base/path.ts";
 import type { Place } from "../base/place.ts";
 import { MiB } from "../base/units.ts";
 import { silentLogger } from "../io/logger.ts";
@@ -24,9 +24,7 @@ import { NodeClock } from "../io/node-clock.ts";
 import { TcpNetwork } from "../io/tcp-network.ts";
 import { masterService, type Origin } from "../rpc/master-service.ts";
 import { type Handlers, RpcServer } from "../rpc/server.ts";
-import { FakeWorker } from "./fake-worker.ts";
-
-export type FakeFile = { readonly descriptor: FileDescriptor; readonly bytes: Uint8Array };
+import { type FakeFile, FakeWorker } from "./fake-worker.ts";
 
 type Inode = { readonly inodeId: InodeId; version: number; file: FakeFile | undefined; complete: boolean };
 

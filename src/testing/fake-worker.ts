@@ -2,6 +2,7 @@
 
 import type { WorkerAddress } from "../base/cluster.ts";
 import { errorTable, HeadpondError, toHeadpondError } from "../base/errors.ts";
+import type { FileDescriptor } from "../base/file.ts";
 import type { FileVersionId, WorkerId } from "../base/ids.ts";
 import type { Place } from "../base/place.ts";
 import type { HttpRequest } from "../io/http-request.ts";
@@ -13,7 +14,9 @@ import { NodeClock } from "../io/node-clock.ts";
 import { listenShared } from "../io/shared-port.ts";
 import { RpcServer } from "../rpc/server.ts";
 import { workerService } from "../rpc/worker-service.ts";
-import type { FakeFile } from "./fake-cluster.ts";
+
+/** A content, and its bytes. */
+export type FakeFile = { readonly descriptor: FileDescriptor; readonly bytes: Uint8Array };
 
 const clock = new NodeClock();
 const pieceBytes = 256 * 1024;
