@@ -24,6 +24,10 @@ class TestClock implements Clock {
     return this.nowMs;
   }
 
+  nextTurn(): Promise<void> {
+    return Promise.resolve();
+  }
+
   sleep(): Promise<void> {
     return Promise.reject(new Error("a session never sleeps"));
   }

@@ -7,6 +7,8 @@ export interface Clock {
   monotonicMs(): number;
   /** Resolves after `durationMs`; rejects with the signal's reason when aborted. */
   sleep(durationMs: number, signal?: AbortSignal): Promise<void>;
+  /** Resolves when everything else that is ready has had its turn: a long task calls it between slices. */
+  nextTurn(): Promise<void>;
   /** Calls back once, after `durationMs`; `clear` revokes it. Never keeps the process alive. */
   timer(durationMs: number, callback: () => void): Timer;
 }

@@ -31,6 +31,10 @@ export class ManualClock implements Clock {
     return { clear: () => void this.#entries.delete(entry) };
   }
 
+  nextTurn(): Promise<void> {
+    return Promise.resolve();
+  }
+
   sleep(durationMs: number, signal?: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) {

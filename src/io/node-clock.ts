@@ -35,6 +35,10 @@ export class NodeClock implements Clock {
     });
   }
 
+  nextTurn(): Promise<void> {
+    return new Promise((resolve) => setImmediate(resolve));
+  }
+
   timer(durationMs: number, callback: () => void): Timer {
     return startTimer(durationMs, false, callback);
   }

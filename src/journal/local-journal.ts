@@ -32,8 +32,14 @@ export type LocalJournalLimits = {
   /** Proposals that wait for their flush, beyond which new ones are refused with `overloaded`. */
   readonly maxQueuedEntries: number;
   readonly maxQueuedBytes: number;
-  /** One flush and one call of `apply` take at most so many. */
+  /** One flush takes at most so many. */
   readonly maxBatchEntries: number;
+  /**
+   * One call of `apply` takes at most so many; then others have their turn. Clients get their answers while the rest is
+   * applied, and what they send next is flushed meanwhile: without it all clients move in step, and disk, state and clients wait
+   * for each other (measured: 62,000 creates/s in slices of a whole batch).
+   */
+  readonly applySliceEntries: number;
   /** A checkpoint is made after so many bytes of payload or entries, whichever comes first. */
   readonly checkpointEveryBytes: number;
   readonly checkpointEveryEntries: number;
@@ -48,6 +54,7 @@ export const defaultLocalJournalLimits: LocalJournalLimits = {
   maxQueuedEntries: 65_536,
   maxQueuedBytes: 64 * MiB,
   maxBatchEntries: 4096,
+  applySliceEntries: 64,
   checkpointEveryBytes: GiB,
   checkpointEveryEntries: 10_000_000,
   restMs: 20,
@@ -96,7 +103,8 @@ export class LocalJournal<Result> implements Journal<Result> {
   readonly #checkpoints: Checkpoints;
   readonly #feed: CommittedFeed;
   readonly #roleListeners: ((role: Role) => void)[] = [];
-  readonly #observeBatch: (entries: number, bytes: number, durationMs: number) => void;
+  readonly #observeFlush: (entries: number, durationMs: number) => void;
+  readonly #countBytes: (bytes: number) => void;
   #trust: StateTrust | undefined;
   #lock: DiskLock | undefined;
   #wal: Wal | undefined;
@@ -123,7 +131,9 @@ export class LocalJournal<Result> implements Journal<Result> {
       committedIndex: () => this.#machine.applied.index,
       read: (fromIndex) => this.#openWal().read(fromIndex),
     });
-    this.#observeBatch = this.#registerMetrics(options.metrics);
+    const { observeFlush, countBytes } = this.#registerMetrics(options.metrics);
+    this.#observeFlush = observeFlush;
+    this.#countBytes = countBytes;
   }
 
   get role(): Role {
@@ -311,8 +321,8 @@ export class LocalJournal<Result> implements Journal<Result> {
       try {
         const count = await batch.flushed;
         if (count < batch.records.length) this.#queue = [...batch.pending.slice(count), ...this.#queue];
-        next = this.#begin();
-        this.#complete(batch, count, clock.monotonicMs() - startMs);
+        this.#observeFlush(count, clock.monotonicMs() - startMs);
+        next = await this.#complete(batch, count);
       } catch (error) {
         this.#reject(batch.pending, toHeadpondError(error));
       }
@@ -343,34 +353,58 @@ export class LocalJournal<Result> implements Journal<Result> {
       const { payload } = pending[at] as Pending<Result>;
       records[at] = { type: recordType.entry, index: ++index, term: this.#term, payload };
     }
-    return { pending, records, flushed: wal.append(records) };
+    const flushed = wal.append(records);
+    // Whoever applies the batch before sees to it in time; until then a failure is not unheard.
+    flushed.catch(() => {});
+    return { pending, records, flushed };
   }
 
-  /** The first `count` of the batch are durable: applies and answers them. */
-  #complete({ pending, records }: Batch<Result>, count: number, durationMs: number): void {
-    const entries = count === records.length ? records : records.slice(0, count);
+  /**
+   * The first `count` of the batch are durable: applies and answers them, slice by slice. The next batch begins to be
+   * flushed as soon as there is one; it is returned.
+   */
+  async #complete({ pending, records }: Batch<Result>, count: number): Promise<Batch<Result> | undefined> {
+    const { applySliceEntries } = this.#limits;
+    let next = this.#begin();
+    for (let from = 0; from < count; from += applySliceEntries) {
+      if (from > 0) await this.#options.clock.nextTurn();
+      next ??= this.#begin();
+      const to = Math.min(count, from + applySliceEntries);
+      this.#applySlice(pending.slice(from, to), records.slice(from, to));
+    }
+    return next;
+  }
+
+  #applySlice(pending: readonly Pending<Result>[], entries: readonly WalRecord[]): void {
     let bytes = 0;
     for (const { payload } of entries) bytes += payload.length;
     this.#queuedBytes -= bytes;
+    if (this.#failure !== undefined) {
+      this.#reject(pending, new HeadpondError("unknown-outcome", this.#failure.message), false);
+      return;
+    }
     let results: Result[];
     try {
       results = this.#machine.apply(entries);
-      assert(results.length === count, `the state machine gave ${results.length} results for ${count} entries`);
+      assert(
+        results.length === entries.length,
+        `the state machine gave ${results.length} results for ${entries.length} entries`,
+      );
     } catch (cause) {
-      const first = records[0]?.index;
+      const first = entries[0]?.index;
       const error = new HeadpondError("internal", `the state machine failed at entries from ${first} on`, { cause });
       this.#fail(error);
-      this.#reject(pending.slice(0, count), new HeadpondError("unknown-outcome", error.message, { cause }), false);
+      this.#reject(pending, new HeadpondError("unknown-outcome", error.message, { cause }), false);
       return;
     }
-    for (let at = 0; at < count; at++) {
+    for (let at = 0; at < entries.length; at++) {
       const { resolve } = pending[at] as Pending<Result>;
-      resolve({ index: (records[at] as WalRecord).index, result: results[at] as Result });
+      resolve({ index: (entries[at] as WalRecord).index, result: results[at] as Result });
     }
     this.#feed.add(entries, bytes);
-    this.#observeBatch(count, bytes, durationMs);
+    this.#countBytes(bytes);
     this.#bytesSinceCheckpoint += bytes;
-    this.#entriesSinceCheckpoint += count;
+    this.#entriesSinceCheckpoint += entries.length;
     this.#checkpointIfDue();
   }
 
@@ -427,7 +461,10 @@ export class LocalJournal<Result> implements Journal<Result> {
     for (const listener of this.#roleListeners) listener(role);
   }
 
-  #registerMetrics(metrics: Metrics): (entries: number, bytes: number, durationMs: number) => void {
+  #registerMetrics(metrics: Metrics): {
+    readonly observeFlush: (entries: number, durationMs: number) => void;
+    readonly countBytes: (bytes: number) => void;
+  } {
     const addEntries = metrics.counter("headpond_journal_entries_total", "Entries made durable.");
     const addBytes = metrics.counter("headpond_journal_bytes_total", "Bytes of commands made durable.");
     const buckets = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3];
@@ -441,10 +478,12 @@ export class LocalJournal<Result> implements Journal<Result> {
       "Bytes of commands that wait for the disk.",
       () => this.#queuedBytes,
     );
-    return (entries, bytes, durationMs) => {
-      addEntries(entries);
-      addBytes(bytes);
-      observe(durationMs / 1000);
+    return {
+      observeFlush: (entries, durationMs) => {
+        addEntries(entries);
+        observe(durationMs / 1000);
+      },
+      countBytes: (bytes) => addBytes(bytes),
     };
   }
 }
