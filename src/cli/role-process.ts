@@ -80,11 +80,13 @@ export class ServerProcess {
 
 export type StartedRole = { readonly process: ServerProcess; readonly ready: ReadyLine };
 
+export type StartOptions = { readonly readyTimeoutMs?: number; readonly environment?: NodeJS.ProcessEnv };
+
 /** Runs `headpond ARGS --json` and waits for its ready line; rejects with the end of its log if it ends before. */
 export async function startRole(
   name: string,
   args: readonly string[],
-  options: { readonly readyTimeoutMs?: number; readonly environment?: NodeJS.ProcessEnv } = {},
+  options: StartOptions = {},
 ): Promise<StartedRole> {
   const { readyTimeoutMs = readyTimeoutMsDefault, environment } = options;
   const running = new ServerProcess(name, process.execPath, [headpondBin, ...args, "--json"], environment);
@@ -116,11 +118,12 @@ export async function startConfiguredRole(
   role: "master" | "worker",
   directory: string,
   config: object,
+  options: StartOptions = {},
 ): Promise<StartedRole> {
   const file = join(directory, `${name}.yaml`);
   // JSON is YAML.
   await writeFile(file, JSON.stringify(config, undefined, 2));
-  return startRole(name, [role, "--config", file]);
+  return startRole(name, [role, "--config", file], options);
 }
 
 /** Ports that were free a moment ago, all different. */

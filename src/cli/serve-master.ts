@@ -11,7 +11,7 @@ import { type Config, formatHostPort } from "../base/config.ts";
 import { HeadpondError } from "../base/errors.ts";
 import type { ClusterId, MasterId } from "../base/ids.ts";
 import type { Clock } from "../io/clock.ts";
-import type { Disk } from "../io/disk.ts";
+import type { Disk, DiskLock } from "../io/disk.ts";
 import { Metrics } from "../io/metrics.ts";
 import { formatJournal } from "../journal/format.ts";
 import { verifyJournal } from "../journal/inspect.ts";
@@ -24,6 +24,9 @@ import { Namespace } from "../namespace/namespace.ts";
 import { advertisedHost, type Doors, type Served } from "./serve.ts";
 import { openUnderStoreWith } from "./serve-under-store.ts";
 import { version } from "./version.ts";
+
+/** Held by the process that works on the directory. */
+const lockName = "lock";
 
 export function journalDirectory(masterDirectory: string): string {
   return join(masterDirectory, "journal");
@@ -40,85 +43,118 @@ export async function serveMaster(config: Config, doors: Doors): Promise<Served>
   const logger = doors.logger.child({ master: config["master.id"] });
   const metrics = new Metrics();
   const directory = config["master.dir"];
-  const clusterId = await openOrFormat(directory, doors);
-  const bootId = await readBootId(disk);
-  const store = await LmdbStore.open({
-    directory: join(directory, "state"),
-    disk,
-    ...(bootId === undefined ? {} : { bootId }),
-  });
-  const namespace = new Namespace({ store });
-  const journal = new LocalJournal<CommandResult>({
-    disk,
-    clock,
-    logger,
-    metrics,
-    directory: journalDirectory(directory),
-    clusterId,
-    machine: namespace,
-    limits: { checkpointEveryBytes: config["journal.checkpointEvery"] },
-    onFatal,
-  });
-  const master = new Master({
-    id: config["master.id"] as MasterId,
-    clusterId,
-    clusterName: config["cluster.name"],
-    version,
-    nodeVersion: process.version,
-    directory,
-    disk,
-    network,
-    clock,
-    logger,
-    metrics,
-    rpcAddress: config["master.rpc"],
-    httpAddress: config["master.http"],
-    journal,
-    namespace,
-    verifyJournal: () => verifyJournal(disk, journalDirectory(directory)),
-    openUnderStore: openUnderStoreWith(doors, metrics),
-    workerTimeoutMs: config["master.workerTimeout"],
-  });
-  await master.start();
-  const rpc = formatHostPort({ ...master.rpcAddress, host: advertisedHost(master.rpcAddress.host, undefined) });
-  const http = formatHostPort({ ...master.httpAddress, host: advertisedHost(master.httpAddress.host, undefined) });
-  return {
-    masters: [rpc],
-    endpoints: { rpc, http: `http://${http}` },
-    workers: [],
-    directory,
-    close: async () => {
-      await master.close();
-      await journal.close();
-      await namespace.close();
-    },
+  const closers: (() => Promise<void>)[] = [];
+  const close = async (): Promise<void> => {
+    for (const end of closers.splice(0).toReversed()) await end();
   };
+  try {
+    const lock = await lockMaster(disk, directory);
+    closers.push(() => lock.release());
+    const clusterId = await openOrFormat(directory, doors);
+    const bootId = await readBootId(disk);
+    const store = await LmdbStore.open({
+      directory: join(directory, "state"),
+      disk,
+      ...(bootId === undefined ? {} : { bootId }),
+    });
+    const namespace = new Namespace({ store });
+    closers.push(() => namespace.close());
+    const journal = new LocalJournal<CommandResult>({
+      disk,
+      clock,
+      logger,
+      metrics,
+      directory: journalDirectory(directory),
+      clusterId,
+      machine: namespace,
+      limits: { checkpointEveryBytes: config["journal.checkpointEvery"] },
+      onFatal,
+    });
+    closers.push(() => journal.close());
+    const master = new Master({
+      id: config["master.id"] as MasterId,
+      clusterId,
+      clusterName: config["cluster.name"],
+      version,
+      nodeVersion: process.version,
+      directory,
+      disk,
+      network,
+      clock,
+      logger,
+      metrics,
+      rpcAddress: config["master.rpc"],
+      httpAddress: config["master.http"],
+      journal,
+      namespace,
+      verifyJournal: () => verifyJournal(disk, journalDirectory(directory)),
+      openUnderStore: openUnderStoreWith(doors, metrics),
+      workerTimeoutMs: config["master.workerTimeout"],
+      rates: { linkBytesPerSecond: config["cluster.linkRate"], originBytesPerSecond: config["cluster.originRate"] },
+    });
+    closers.push(() => master.close());
+    await master.start();
+    const rpc = formatHostPort({ ...master.rpcAddress, host: advertisedHost(master.rpcAddress.host, undefined) });
+    const http = formatHostPort({ ...master.httpAddress, host: advertisedHost(master.httpAddress.host, undefined) });
+    return { masters: [rpc], endpoints: { rpc, http: `http://${http}` }, workers: [], directory, close };
+  } catch (error) {
+    // What stays open keeps the process alive, and nobody would start it again.
+    await close().catch((second: unknown) =>
+      logger.warn("a master that failed to start was not closed", { error: second }),
+    );
+    throw error;
+  }
+}
+
+/**
+ * Before anything in the directory is opened or made: a second process would write into the state of the first one, and
+ * two that find it empty would both format it.
+ */
+async function lockMaster(disk: Disk, directory: string): Promise<DiskLock> {
+  await disk.makeDirectory(directory);
+  const lock = await disk.lock(join(directory, lockName));
+  if (lock !== undefined) return lock;
+  throw new HeadpondError(
+    "unavailable",
+    `${directory}: already in use by another process: stop it, or choose another directory`,
+  );
 }
 
 async function openOrFormat(directory: string, { disk, clock, logger }: Doors): Promise<ClusterId> {
   const journal = journalDirectory(directory);
-  await disk.makeDirectory(directory);
-  const names = await disk.list(directory);
-  if (names.length === 0) {
+  if ((await namesIn(disk, directory)).length === 0) {
     const clusterId = randomUUID() as ClusterId;
-    await formatMaster({ disk, clock, directory, clusterId, erase: undefined });
+    await formatLocked({ disk, clock, directory, clusterId, erase: undefined });
     logger.warn("formatted a new, empty cluster", { clusterId, directory });
     return clusterId;
   }
   return (await readMeta(disk, journal)).clusterId;
 }
 
-/** Throws `already-exists` unless the directory is empty, or `erase` is the id of the cluster in it. */
-export async function formatMaster(options: {
+type FormatOptions = {
   readonly disk: Disk;
   readonly clock: Clock;
   readonly directory: string;
   readonly clusterId: ClusterId;
   readonly erase: string | undefined;
-}): Promise<void> {
+};
+
+/**
+ * Throws `already-exists` unless the directory is empty, or `erase` is the id of the cluster in it; `unavailable` while a
+ * master runs on it.
+ */
+export async function formatMaster(options: FormatOptions): Promise<void> {
+  const lock = await lockMaster(options.disk, options.directory);
+  try {
+    await formatLocked(options);
+  } finally {
+    await lock.release();
+  }
+}
+
+async function formatLocked(options: FormatOptions): Promise<void> {
   const { disk, clock, directory, clusterId, erase } = options;
   const journal = journalDirectory(directory);
-  await disk.makeDirectory(directory);
   if (erase !== undefined) {
     const present = await readMeta(disk, journal);
     if (present.clusterId !== erase) {
@@ -130,7 +166,7 @@ export async function formatMaster(options: {
     await disk.removeTree(join(directory, "state"));
     await disk.removeTree(journal);
   }
-  const names = await disk.list(directory);
+  const names = await namesIn(disk, directory);
   if (names.length > 0) {
     throw new HeadpondError(
       "already-exists",
@@ -138,4 +174,8 @@ export async function formatMaster(options: {
     );
   }
   await formatJournal({ disk, clock, directory: journal, clusterId });
+}
+
+async function namesIn(disk: Disk, directory: string): Promise<readonly string[]> {
+  return (await disk.list(directory)).filter((name) => name !== lockName);
 }

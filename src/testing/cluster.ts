@@ -31,35 +31,63 @@ export type TestCluster = {
   restartWorker(index: number, signal?: NodeJS.Signals): Promise<void>;
 };
 
-export async function withCluster<T>(workerCount: number, use: (cluster: TestCluster) => Promise<T>): Promise<T> {
+/** What a test wants otherwise than the rest. */
+export type ClusterOptions = {
+  /** Settings of the section `master`, beside or instead of those that every test cluster has. */
+  readonly master?: Readonly<Record<string, unknown>>;
+  readonly worker?: (index: number, directory: string) => Readonly<Record<string, unknown>>;
+  /** Of all roles, beside that of this process. */
+  readonly environment?: Readonly<Record<string, string>>;
+};
+
+export async function withCluster<T>(
+  workerCount: number,
+  use: (cluster: TestCluster) => Promise<T>,
+  options: ClusterOptions = {},
+): Promise<T> {
   const directory = await mkdtemp(join(tmpdir(), "headpond-test-"));
+  const environment = { ...process.env, ...options.environment };
   const ports = await freePorts(2 + workerCount * 4);
   const [rpc, http] = [ports[0], ports[1]];
   const masterAddress = `127.0.0.1:${rpc}`;
   const startMaster = (): Promise<StartedRole> =>
-    startConfiguredRole("master", "master", directory, {
-      cluster: { name: "test" },
-      master: {
-        dir: join(directory, "master"),
-        rpc: masterAddress,
-        http: `127.0.0.1:${http}`,
-        workerTimeout: "2s",
+    startConfiguredRole(
+      "master",
+      "master",
+      directory,
+      {
+        cluster: { name: "test" },
+        master: {
+          dir: join(directory, "master"),
+          rpc: masterAddress,
+          http: `127.0.0.1:${http}`,
+          workerTimeout: "2s",
+          ...options.master,
+        },
       },
-    });
+      { environment },
+    );
   const startWorker = (index: number): Promise<StartedRole> => {
     const [data, workerHttp, hf, files] = ports.slice(2 + index * 4, 6 + index * 4);
-    return startConfiguredRole(`worker-${index}`, "worker", directory, {
-      worker: {
-        id: `w${index}`,
-        masters: [masterAddress],
-        place: `local/local/local/host-${index}`,
-        advertise: "127.0.0.1",
-        dirs: [{ path: join(directory, `worker-${index}`), capacity: "10GiB" }],
-        data: `127.0.0.1:${data}`,
-        http: `127.0.0.1:${workerHttp}`,
+    return startConfiguredRole(
+      `worker-${index}`,
+      "worker",
+      directory,
+      {
+        worker: {
+          id: `w${index}`,
+          masters: [masterAddress],
+          place: `local/local/local/host-${index}`,
+          advertise: "127.0.0.1",
+          dirs: [{ path: join(directory, `worker-${index}`), capacity: "10GiB" }],
+          data: `127.0.0.1:${data}`,
+          http: `127.0.0.1:${workerHttp}`,
+          ...options.worker?.(index, directory),
+        },
+        gateways: { hf: `127.0.0.1:${hf}`, files: `127.0.0.1:${files}` },
       },
-      gateways: { hf: `127.0.0.1:${hf}`, files: `127.0.0.1:${files}` },
-    });
+      { environment },
+    );
   };
   let master: StartedRole | undefined;
   const workers: StartedRole[] = [];
