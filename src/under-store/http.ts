@@ -220,7 +220,7 @@ export class HttpUnderStore implements UnderStore {
       return facts === undefined ? undefined : { kind: "file", info: facts };
     } catch (error) {
       if (!isHeadpondError(error, "denied", "unsupported")) throw error;
-      this.#logger.warn("under store: skipped a name", { uri: this.uri, key, why: error.message });
+      this.#logger.warn("under store: skipped a name", { uri: this.uri, objectKey: key, why: error.message });
       return "skipped";
     }
   }

@@ -293,7 +293,7 @@ export class LocalUnderStore implements UnderStore {
           : stat.kind === "other"
             ? "not a file"
             : "a link out of the mount";
-        this.#logger.warn("under store: skipped a name", { uri: this.uri, key, why });
+        this.#logger.warn("under store: skipped a name", { uri: this.uri, objectKey: key, why });
         return "skipped";
       }
       return stat.kind === "directory" ? { kind: "directory", key } : { kind: "file", info: infoOf(key, stat) };
@@ -301,7 +301,11 @@ export class LocalUnderStore implements UnderStore {
       if (!isAbsence(error) && errorCodeOf(error) !== "ELOOP") throw error;
       // Removed since the names were read, a dangling link, or bytes that are not UTF-8 and so have no name for us.
       if (errorCodeOf(error) === "ENOENT" && !name.includes("\ufffd")) return "gone";
-      this.#logger.warn("under store: skipped a name", { uri: this.uri, key, why: "not UTF-8, or a link to itself" });
+      this.#logger.warn("under store: skipped a name", {
+        uri: this.uri,
+        objectKey: key,
+        why: "not UTF-8, or a link to itself",
+      });
       return "skipped";
     }
   }

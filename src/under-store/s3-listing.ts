@@ -53,7 +53,7 @@ export class S3Listing {
     let skipped = 0;
     const skip = (key: string, why: string): void => {
       skipped++;
-      this.#logger.warn("under store: skipped a name", { uri: this.#uri, key, why });
+      this.#logger.warn("under store: skipped a name", { uri: this.#uri, objectKey: key, why });
     };
     const childKey = (name: string): string => (directoryKey === "" ? name : `${directoryKey}/${name}`);
     for (const { Key, Size, ETag, LastModified } of output.Contents ?? []) {
