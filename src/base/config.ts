@@ -26,6 +26,8 @@ type Setting<T> = {
 /** Every setting by its full key. Values in `Config` have these types. */
 export const settings = {
   "cluster.name": text("headpond", "Name of the cluster, for people."),
+  "cluster.linkRate": size("1250MB", "What one worker's network card moves in a second: for the bound of a load."),
+  "cluster.originRate": size("1250MB", "What an under store gives one region in a second: for the bound of a load."),
   "master.id": text("m1", "Name of this master, unique in the cluster."),
   "master.dir": text("/var/lib/headpond/master", "Directory of the journal and the state."),
   "master.rpc": address("0.0.0.0:7070", "Where clients and workers reach this master."),

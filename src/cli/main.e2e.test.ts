@@ -17,6 +17,7 @@ test("the command line does the main job, end to end, on a cluster of processes"
       "acme/tiny/config.json": '{"a":1}',
       "acme/tiny/sub/dir/notes.txt": "hello",
       "acme/tiny/empty": "",
+      "acme/zeta/model.safetensors": weights.subarray(1),
     });
     assert.equal((await cluster.run("mount", "/models", `file://${store}`)).code, 0);
 
@@ -59,6 +60,14 @@ test("the command line does the main job, end to end, on a cluster of processes"
       );
       const human = await cluster.run("models", "ls");
       assert.match(human.stdout, /READY/);
+    });
+
+    await t.test("what other workers read for the chosen one counts as well", async () => {
+      const job = await cluster.json<JobStatus>("load", "/models/acme/zeta", "--to", "1");
+      assert.equal(job.state, "succeeded", JSON.stringify(job.failed));
+      assert.equal(job.workers.length, 1);
+      assert.equal(job.originBytes, weights.length - 1);
+      assert.equal(job.originAmplification, 1);
     });
 
     await t.test("bytes come back the same by cat, cp, checksum and the file gateway of each worker", async () => {

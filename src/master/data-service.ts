@@ -1,10 +1,10 @@
 /** Which content a path has now, and who holds it: for readers, gateways and workers. */
 
+import type { WorkerList } from "../base/cluster.ts";
 import { HeadpondError } from "../base/errors.ts";
 import type { FileDescriptor } from "../base/file.ts";
 import type { FileVersionId, WorkerId } from "../base/ids.ts";
 import { type Path, parsePath } from "../base/path.ts";
-import type { WorkerList } from "../base/cluster.ts";
 import type { MasterMethods } from "../rpc/master-service.ts";
 import type { ReplyOf, RequestOf } from "../rpc/method.ts";
 import type { RequestContext } from "../rpc/server.ts";

@@ -6,15 +6,15 @@
  */
 
 import { HeadpondError, isHeadpondError } from "../base/errors.ts";
-import type { InodeId } from "../base/ids.ts";
 import type { ListedRow } from "../base/file.ts";
+import type { InodeId } from "../base/ids.ts";
 import { type Path, relativePath } from "../base/path.ts";
 import { syncRowsMax } from "../namespace/command.ts";
 import type { UnderStore } from "../under-store/under-store.ts";
 import { ListingMerge } from "./listing-merge.ts";
 import type { Proposer } from "./proposer.ts";
-import type { TimeSlices } from "./time-slices.ts";
 import type { SyncedMount, SyncView } from "./sync-view.ts";
+import type { TimeSlices } from "./time-slices.ts";
 
 export type SyncCounts = { files: number; added: number; changed: number; removed: number; skipped: number };
 

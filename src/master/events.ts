@@ -5,8 +5,8 @@
  */
 
 import { HeadpondError } from "../base/errors.ts";
-import { isWithin, type Path } from "../base/path.ts";
 import type { InodeId } from "../base/ids.ts";
+import { isWithin, type Path } from "../base/path.ts";
 import type { Command, CommandResult } from "../namespace/command.ts";
 import type { Intent } from "../namespace/registry.ts";
 import type { ChangeEvent } from "../rpc/master-service.ts";

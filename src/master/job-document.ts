@@ -51,6 +51,8 @@ export const JobDocument = Type.Object({
   failedCount: Count,
   /** Of a job that has ended: the last numbers. */
   workers: Type.Optional(Type.Array(JobWorkerProgress)),
+  /** Of a job that has ended: bytes that workers which it did not choose read from the under store for those that it did. */
+  relayedOriginBytes: Type.Optional(Count),
   /** Bytes per second over the whole run, once it has ended. */
   rate: Type.Optional(Type.Number()),
   /** How often it was started: 1, and once more for each retry. */
@@ -61,6 +63,8 @@ export type JobDocument = Static<typeof JobDocument>;
 /** What is journaled now and then of a running job: the origin bytes counted so far survive a change of leader. */
 export const JobMark = Type.Object({
   origin: Type.Record(Type.String(), Type.Object({ incarnation: Type.String(), absolute: Count, counted: Count })),
+  /** Bytes read from the under store by other workers, as owners of blocks. */
+  relayed: Type.Optional(Count),
 });
 export type JobMark = Static<typeof JobMark>;
 

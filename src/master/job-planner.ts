@@ -99,8 +99,8 @@ export class JobPlanner {
   ): Promise<{ readonly plan: LoadPlan; readonly files: readonly FileDescriptor[] }> {
     await this.#deps.settled();
     const files = await this.#deps.files.collect(path, this.#filesMax, signal);
-    const live = this.#deps.registry.live().map(({ id, address, capacityBytes, originRate, peerRate }) => {
-      return { id, place: address.place, capacityBytes, originRate, peerRate };
+    const live = this.#deps.registry.live().map(({ id, address, capacityBytes }) => {
+      return { id, place: address.place, capacityBytes };
     });
     const { blockMap, rates = {}, slices } = this.#deps;
     const planner = new LoadPlanner({ path, to, live, blockMap, rates });

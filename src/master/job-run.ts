@@ -27,6 +27,8 @@ export type JobRunLimits = {
   readonly rateWindowMs: number;
   /** Files of one order. */
   readonly orderFilesMax: number;
+  /** The last counts of origin bytes come a little after the last block: a job that still misses some waits so long. */
+  readonly originSettleMs: number;
 };
 
 export const jobRunLimits: JobRunLimits = {
@@ -35,6 +37,7 @@ export const jobRunLimits: JobRunLimits = {
   attemptBackoffMs: 1000,
   rateWindowMs: 5000,
   orderFilesMax: 500,
+  originSettleMs: 600,
 };
 
 /** What a run asks of the block map, for one worker at a time. */
@@ -80,6 +83,9 @@ export class JobRun {
   #failedCount: number;
   readonly #samples: Sample[] = [];
   readonly #startedMonotonicMs: number;
+  /** Bytes that workers which were not chosen read from the under store, as owners of blocks, since the job began. */
+  #relayedOriginBytes: number;
+  #overSinceMs: number | undefined;
   /** Raised by everything that a watcher would want to see. */
   changes = 0;
 
@@ -102,6 +108,7 @@ export class JobRun {
     this.#startedMonotonicMs = options.nowMs - options.elapsedMs;
     this.#failures = (options.failures ?? []).slice(0, jobFailuresMax);
     this.#failedCount = options.failures?.length ?? 0;
+    this.#relayedOriginBytes = options.mark.relayed ?? 0;
     let bytes = 0;
     options.files.forEach((file, index) => {
       this.#indexOf.set(file.id, index);
@@ -186,7 +193,13 @@ export class JobRun {
   ): void {
     const part = this.#parts.get(worker);
     const index = this.#indexOf.get(versionId);
-    if (part === undefined || index === undefined || !part.live) return;
+    if (index === undefined) return;
+    if (part === undefined) {
+      this.#relayedOriginBytes += originBytes;
+      if (originBytes > 0) this.changes++;
+      return;
+    }
+    if (!part.live) return;
     const file = present(this.files[index], "an indexed file exists");
     const { sizeBytes, blockSizeBytes } = file;
     part.bytesDone +=
@@ -286,6 +299,20 @@ export class JobRun {
     return true;
   }
 
+  /** How long nothing has been left to wait for, once the counts of origin bytes are in as well; undefined: not yet. */
+  settledForMs(nowMs: number): number | undefined {
+    if (!this.isOver) {
+      this.#overSinceMs = undefined;
+      return undefined;
+    }
+    this.#overSinceMs ??= nowMs;
+    const overMs = nowMs - this.#overSinceMs;
+    let originBytes = this.#relayedOriginBytes;
+    for (const part of this.#parts.values()) originBytes += part.originCounted;
+    const isCounted = this.#failedCount > 0 || originBytes >= this.document.plan.originBytes;
+    return isCounted || overMs >= this.#limits.originSettleMs ? overMs : undefined;
+  }
+
   /** What it would end as now. */
   get verdict(): "succeeded" | "partial" | "failed" {
     if (this.#failedCount === 0) return "succeeded";
@@ -312,7 +339,11 @@ export class JobRun {
     for (const { id, incarnation, originAbsolute, originCounted } of this.#parts.values()) {
       if (incarnation !== "") origin[id] = { incarnation, absolute: originAbsolute, counted: originCounted };
     }
-    return { origin };
+    return { origin, relayed: this.#relayedOriginBytes };
+  }
+
+  get relayedOriginBytes(): number {
+    return this.#relayedOriginBytes;
   }
 
   workers(): JobWorkerProgress[] {
@@ -345,6 +376,7 @@ export class JobRun {
       rate,
       elapsedSeconds,
       failed: this.#failures,
+      relayedOriginBytes: this.#relayedOriginBytes,
       ...(rate > 0 ? { etaSeconds: (bytesTotal - bytesDone) / rate } : {}),
     });
   }

@@ -13,13 +13,14 @@ export function jobStatus(
     readonly rate: number;
     readonly elapsedSeconds: number;
     readonly failed: readonly JobFailure[];
+    readonly relayedOriginBytes: number;
     readonly etaSeconds?: number;
   },
 ): JobStatus {
   const { plan } = document;
   const sum = (of: (worker: JobWorkerProgress) => number): number =>
     numbers.workers.reduce((total, worker) => total + of(worker), 0);
-  const originBytes = sum(({ originBytes: bytes }) => bytes);
+  const originBytes = numbers.relayedOriginBytes + sum(({ originBytes: bytes }) => bytes);
   return {
     id,
     kind: "load",
@@ -69,5 +70,6 @@ export function endedStatus(id: JobId, document: JobDocument): JobStatus {
     rate: document.rate ?? 0,
     elapsedSeconds: Math.max(0.001, elapsedMs / 1000),
     failed: document.failed,
+    relayedOriginBytes: document.relayedOriginBytes ?? 0,
   });
 }

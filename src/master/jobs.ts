@@ -17,6 +17,8 @@ import type { Clock } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
 import type { Origin } from "../namespace/command.ts";
 import type { LoadRequest } from "../rpc/master-service.ts";
+import { stampOf } from "./core.ts";
+import { untilAborted } from "./directory-sync.ts";
 import {
   type JobDocument,
   type JobSeed,
@@ -24,12 +26,10 @@ import {
   readJobDocument,
   readJobMark,
   readJobSeed,
-  unplanned,
   unpackVersions,
+  unplanned,
   writeJobDocument,
 } from "./job-document.ts";
-import { stampOf } from "./core.ts";
-import { untilAborted } from "./directory-sync.ts";
 import { JobPlanner, type JobPlannerDependencies } from "./job-planner.ts";
 import { JobRun, type JobRunLimits } from "./job-run.ts";
 import { endedStatus, endedText } from "./job-status.ts";
@@ -355,7 +355,7 @@ export class Jobs {
       const { run } = running;
       run.tick(nowMs);
       if (running.ending) continue;
-      if (run.isOver) {
+      if (run.settledForMs(nowMs) !== undefined) {
         // What was loaded must still be what the namespace shows: else it is not done, whoever holds it.
         await this.#deps.slices.forEach(
           run.files.keys(),
@@ -403,16 +403,20 @@ export class Jobs {
     const { clock, proposer, registry } = this.#deps;
     const nowMs = clock.monotonicMs();
     const timeMs = proposer.nowMs();
-    const seconds = Math.max(0.001, (timeMs - (run.document.startedMs ?? timeMs)) / 1000);
+    const settledMs = run.settledForMs(nowMs) ?? 0;
+    const finishedMs = Math.max(run.document.startedMs ?? 0, timeMs - Math.round(settledMs));
+    const seconds = Math.max(0.001, (finishedMs - (run.document.startedMs ?? finishedMs)) / 1000);
     const more = run.failedCount - run.failures.length;
     const why = reason ?? (run.failedCount > 0 ? `${run.failedCount} of the files failed on a worker` : undefined);
     const document: JobDocument = {
       ...run.document,
       state,
-      finishedMs: timeMs,
+      // The wait for the last counts is not part of the work.
+      finishedMs,
       failed: [...run.failures],
       failedCount: run.failedCount,
       workers: run.workers(),
+      relayedOriginBytes: run.relayedOriginBytes,
       rate: (run.bytesDone - Math.min(run.bytesDone, run.document.plan.cachedBytes)) / seconds,
       ...(why === undefined ? {} : { reason: more > 0 ? `${why}; ${more} failures are not listed` : why }),
     };

@@ -19,19 +19,16 @@ export type PlannedWorker = {
   readonly id: WorkerId;
   readonly place: Place;
   readonly capacityBytes: number;
-  /** Measured lately, 0: not. Bytes per second. */
-  readonly originRate: number;
-  readonly peerRate: number;
 };
 
 export type LoadRates = {
-  /** Of the under store, for all workers of a domain together; undefined: measured or assumed. Bytes per second. */
+  /** Of the under store, for all workers of a domain together; undefined: assumed. Bytes per second. */
   readonly originBytesPerSecond?: number;
   /** Of one worker's network card. */
   readonly linkBytesPerSecond?: number;
 };
 
-/** Taken when nothing is configured and nothing has been measured: a 10 Gbit/s network. */
+/** Taken when nothing is configured: a 10 Gbit/s network. */
 const assumedBytesPerSecond = 1.25e9;
 
 export class LoadPlanner {
@@ -119,7 +116,7 @@ export class LoadPlanner {
       originBytes += missing;
       originMax = Math.max(originMax, missing);
     }
-    const rates = this.#ratesOf(chosen);
+    const rates = this.#ratesOf();
     return {
       path: this.#path,
       files: this.#files,
@@ -165,12 +162,10 @@ export class LoadPlanner {
     return this.#held.get(id) ?? 0;
   }
 
-  #ratesOf(chosen: readonly PlannedWorker[]): LoadPlan["rates"] {
-    const measuredOrigin = chosen.reduce((sum, { originRate }) => sum + originRate, 0);
-    const peerRates = chosen.map(({ peerRate }) => peerRate).filter((rate) => rate > 0);
-    const measuredLink = peerRates.length === 0 ? 0 : Math.max(...peerRates);
-    const origin = pickRate(this.#rates.originBytesPerSecond, measuredOrigin);
-    const link = pickRate(this.#rates.linkBytesPerSecond, measuredLink);
+  /** A bound is what the machines allow, not what was measured lately: an idle cluster has measured nothing of worth. */
+  #ratesOf(): LoadPlan["rates"] {
+    const origin = pickRate(this.#rates.originBytesPerSecond);
+    const link = pickRate(this.#rates.linkBytesPerSecond);
     return {
       originBytesPerSecond: origin.rate,
       linkBytesPerSecond: link.rate,
@@ -179,11 +174,7 @@ export class LoadPlanner {
   }
 }
 
-function pickRate(
-  configured: number | undefined,
-  measured: number,
-): { readonly rate: number; readonly source: string } {
+function pickRate(configured: number | undefined): { readonly rate: number; readonly source: string } {
   if (configured !== undefined && configured > 0) return { rate: configured, source: "configured" };
-  if (measured > 0) return { rate: measured, source: "measured" };
   return { rate: assumedBytesPerSecond, source: "assumed" };
 }

@@ -1,9 +1,9 @@
 /** A whole master in one process for tests: local journal on a disk in memory, namespace, RPC on loopback, fake workers. */
 
-import type { WorkerOrder } from "../base/cluster.ts";
-import type { ClusterId, FileVersionId, MasterId, WorkerId } from "../base/ids.ts";
 import { blockCount } from "../base/blocks.ts";
+import type { WorkerOrder } from "../base/cluster.ts";
 import type { FileDescriptor } from "../base/file.ts";
+import type { ClusterId, FileVersionId, MasterId, WorkerId } from "../base/ids.ts";
 import type { Place } from "../base/place.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Disk } from "../io/disk.ts";

@@ -5,8 +5,8 @@
 
 import { errorFromDocument } from "../base/errors.ts";
 import type { Journal } from "../journal/journal.ts";
-import { encodeCommand } from "../namespace/command-codec.ts";
 import type { Command, CommandResult, CommandResults } from "../namespace/command.ts";
+import { encodeCommand } from "../namespace/command-codec.ts";
 import type { EventLog } from "./events.ts";
 import type { LeaderClock } from "./leader-clock.ts";
 

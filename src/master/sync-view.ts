@@ -1,8 +1,8 @@
 /** What the metadata sync reads of the namespace, and the adapter that reads it there. */
 
+import type { FileStatus } from "../base/file.ts";
 import type { InodeId, MountId } from "../base/ids.ts";
 import { joinPath, type Path } from "../base/path.ts";
-import type { FileStatus } from "../base/file.ts";
 import type { Namespace } from "../namespace/namespace.ts";
 import type { KnownChild } from "./listing-merge.ts";
 

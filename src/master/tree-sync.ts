@@ -7,8 +7,8 @@ import type { InodeId } from "../base/ids.ts";
 import { joinPath, type Path } from "../base/path.ts";
 import type { SyncProgress } from "../rpc/master-service.ts";
 import { type DirectorySync, noCounts } from "./directory-sync.ts";
-import type { TimeSlices } from "./time-slices.ts";
 import type { SyncedInode, SyncedMount, SyncView } from "./sync-view.ts";
+import type { TimeSlices } from "./time-slices.ts";
 
 const childrenPerRead = 100;
 /** Directories that cost no I/O are passed so many at a time. */
