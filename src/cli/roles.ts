@@ -1,6 +1,7 @@
 /** `master` and `worker`: one role from a configuration file, until it is told to stop. */
 
 import type { Config } from "../base/config.ts";
+import { type ErrorCode, HeadpondError } from "../base/errors.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import type { Context } from "./context.ts";
 import type { Served } from "./serve.ts";
@@ -41,12 +42,36 @@ async function serveRole(
   config: Config,
   start: (config: Config) => Promise<Served>,
 ): Promise<number> {
-  const served = await start(config);
+  const served = await start(config).catch((error: unknown) => {
+    throw startError(error);
+  });
   announce(context, served);
   await untilAborted(context.signal);
   await served.close();
   return 0;
 }
+
+/** Why the system would not let a role start, in our words: such errors carry Node's codes, not ours. */
+export function startError(error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof HeadpondError) return error;
+  const [code, advice] = systemErrors[String((error as NodeJS.ErrnoException).code)] ?? [];
+  return code === undefined
+    ? error
+    : new HeadpondError(code, `cannot start: ${error.message}: ${advice}`, { cause: error });
+}
+
+const systemErrors: Readonly<Record<string, readonly [ErrorCode, string]>> = {
+  EADDRINUSE: ["unavailable", "another process listens there: stop it, or choose another address"],
+  EADDRNOTAVAIL: ["invalid", "this machine does not have that address"],
+  EACCES: ["denied", "give this user the right to it, or choose another"],
+  EPERM: ["denied", "give this user the right to it, or choose another"],
+  EROFS: ["read-only", "choose a directory that can be written"],
+  ENOSPC: ["no-space", "make room, then start again"],
+  EDQUOT: ["no-space", "raise the quota, then start again"],
+  ENOTDIR: ["not-a-directory", "choose a directory"],
+  EEXIST: ["not-a-directory", "choose a directory"],
+  EMFILE: ["overloaded", "raise the limit of open files (ulimit -n)"],
+};
 
 /** The ready line (surface.md): the first one on stdout, JSON with `--json`. */
 export function announce(context: Context, served: Served): void {

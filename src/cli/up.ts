@@ -9,7 +9,7 @@ import { connect } from "../client/client.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import { parsePairs } from "./fs-change.ts";
 import { parseCount } from "./fs-list.ts";
-import { announce, loadRoles, untilAborted } from "./roles.ts";
+import { announce, loadRoles, startError, untilAborted } from "./roles.ts";
 import type { Doors, Served } from "./serve.ts";
 
 const portBaseDefault = 7070;
@@ -46,7 +46,9 @@ export function addUp({ program, signal }: Commands): void {
         if (options.workers > workersMax) {
           throw new HeadpondError("invalid", `--workers ${options.workers}: at most ${workersMax} in one process`);
         }
-        const served = await serveAll(options);
+        const served = await serveAll(options).catch((error: unknown) => {
+          throw startError(error);
+        });
         try {
           await mountAll(served.masters, options.mounts);
           announce(context, served);

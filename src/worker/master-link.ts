@@ -81,6 +81,7 @@ export class MasterLink {
   readonly changes: ChangeSet;
   #attached = false;
   #leads = false;
+  #problem: string | undefined;
   #sequence = 0;
   #fullWanted = true;
   #reattach = new AbortController();
@@ -99,6 +100,11 @@ export class MasterLink {
 
   get isAttached(): boolean {
     return this.#attached;
+  }
+
+  /** Why it is not attached, as far as is known: the master is away, or refuses this worker. */
+  get problem(): string | undefined {
+    return this.#problem;
   }
 
   /** Whether it said that it leads when it was last heard. */
@@ -134,7 +140,7 @@ export class MasterLink {
         this.#logger.info("the master ended the stream of orders");
       } catch (error) {
         if (this.#closing.signal.aborted) return;
-        this.#logDetached(error, failures);
+        this.#noteDetached(error);
       }
       if (clock.monotonicMs() - startedMs > 5000) failures = 0;
       const backoffMs = Math.min(limits.backoffMaxMs, limits.backoffMinMs * 2 ** Math.min(failures, 10));
@@ -144,12 +150,13 @@ export class MasterLink {
     }
   }
 
-  #logDetached(error: unknown, failures: number): void {
+  #noteDetached(error: unknown): void {
     if (this.#reattach.signal.aborted) return;
+    const { message } = toHeadpondError(error);
     // Once is news, every second of an outage is noise.
-    const fields = { error: toHeadpondError(error).message };
-    if (failures === 0) this.#logger.warn("not attached to this master", fields);
-    else this.#logger.debug("still not attached to this master", fields);
+    if (message === this.#problem) this.#logger.debug("still not attached to this master", { error: message });
+    else this.#logger.warn("not attached to this master", { error: message });
+    this.#problem = message;
   }
 
   async #attach(): Promise<void> {
@@ -173,6 +180,7 @@ export class MasterLink {
           this.#leads = order.leader;
           if (!this.#attached) {
             this.#attached = true;
+            this.#problem = undefined;
             this.#fullWanted = true;
             await onOrder(this, order);
             guard(this.#beat(signal));

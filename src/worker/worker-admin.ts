@@ -40,7 +40,8 @@ export class WorkerAdmin {
 function unreadiness({ capacityBytes, problems, masters, files }: WorkerReport): string | undefined {
   if (capacityBytes === 0) return `no cache directory is in service: ${problems.join("; ")}`;
   if (files === 0 && !masters.some((master) => master.attached)) {
-    return `nothing is held and no master can be reached (${masters.map((master) => master.name).join(", ")})`;
+    const reasons = masters.map(({ name, problem = "no answer yet" }) => `${name}: ${problem}`);
+    return `nothing is held and not attached to any master (${reasons.join("; ")})`;
   }
   return undefined;
 }

@@ -11,7 +11,13 @@ export type WorkerReport = CacheUsage & {
   readonly data: string;
   readonly http: string;
   readonly problems: readonly string[];
-  readonly masters: readonly { readonly name: string; readonly attached: boolean; readonly leads: boolean }[];
+  readonly masters: readonly {
+    readonly name: string;
+    readonly attached: boolean;
+    readonly leads: boolean;
+    /** Why it is not attached. */
+    readonly problem?: string;
+  }[];
   readonly workersVersion: number;
   readonly originBytes: number;
   readonly peerReceivedBytes: number;

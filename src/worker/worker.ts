@@ -282,7 +282,12 @@ export class Worker {
       http,
       ...this.cache.usage(),
       problems: this.cache.problems(),
-      masters: this.#links.map((link) => ({ name: link.master.name, attached: link.isAttached, leads: link.leads })),
+      masters: this.#links.map((link) => ({
+        name: link.master.name,
+        attached: link.isAttached,
+        leads: link.leads,
+        ...(link.problem === undefined ? {} : { problem: link.problem }),
+      })),
       workersVersion: this.members.version,
       originBytes: this.#metrics.origin.totalBytes,
       peerReceivedBytes: this.#metrics.peerIn.totalBytes,
