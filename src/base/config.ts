@@ -47,9 +47,12 @@ export const settings = {
   "worker.advertise": optionalText(
     "Host name or address that others reach this worker by; default: the host of its place.",
   ),
-  "worker.originConcurrency": integer(16, 1, 1024, "Reads from under stores at once."),
-  "worker.peerConcurrency": integer(32, 1, 1024, "Reads from other workers at once."),
-  "worker.fillBuffers": size("256MiB", "Memory for blocks that are arriving."),
+  "worker.originConcurrency": integer(8, 1, 1024, "Blocks read from under stores at once."),
+  "worker.peerConcurrency": integer(8, 1, 1024, "Blocks taken from other workers at once."),
+  "worker.fillBuffers": size(
+    "96MiB",
+    "Memory for blocks that are arriving or have just arrived: at least 4 MiB for each read at once, and two more.",
+  ),
   "gateways.hf": optionalAddress("Hugging Face Hub mirror."),
   "gateways.files": optionalAddress("Plain files over HTTP."),
   "gateways.hubRoot": text("/models", "Directory whose org/name children are the Hub's models."),

@@ -2,8 +2,10 @@
 
 import { randomBytes } from "node:crypto";
 import { type Config, formatHostPort, type HostPort, parseHostPort } from "../base/config.ts";
+import { HeadpondError } from "../base/errors.ts";
 import type { WorkerId } from "../base/ids.ts";
 import { Random } from "../base/random.ts";
+import { formatBytes } from "../base/units.ts";
 import { connect, type HeadpondClient } from "../client/client.ts";
 import { FilesGateway } from "../gateway/files.ts";
 import { HuggingFaceGateway } from "../gateway/hugging-face.ts";
@@ -11,6 +13,7 @@ import { type HttpHandler, HttpServer } from "../io/http-server.ts";
 import { Metrics } from "../io/metrics.ts";
 import { RpcMaster } from "../worker/rpc-master.ts";
 import { Worker } from "../worker/worker.ts";
+import { type WorkerLimits, workerLimits } from "../worker/worker-limits.ts";
 import { advertisedHost, type Doors, type Served } from "./serve.ts";
 import { openUnderStoreWith } from "./serve-under-store.ts";
 import { version } from "./version.ts";
@@ -54,6 +57,7 @@ export async function serveWorker(config: Config, doors: Doors): Promise<Served>
     advertisedHost: host,
     gateways: () => addresses,
     software: version,
+    limits: limitsOf(config),
   });
   const gateways: RunningGateway[] = [];
   let client: HeadpondClient | undefined;
@@ -105,6 +109,24 @@ export async function serveWorker(config: Config, doors: Doors): Promise<Served>
     directory: config["worker.dirs"][0]?.path ?? "",
     close,
   };
+}
+
+/** What the configuration says about reads at once and their memory, as the worker's limits. */
+function limitsOf(config: Config): Pick<WorkerLimits, "fetcher" | "warmBlocksMax"> {
+  const fetcher = {
+    ...workerLimits.fetcher,
+    originReadsMax: config["worker.originConcurrency"],
+    peerReadsMax: config["worker.peerConcurrency"],
+  };
+  const readsMax = fetcher.originReadsMax + fetcher.peerReadsMax + fetcher.diskReadsMax;
+  const blockBytes = workerLimits.cache.blockSizeBytesMax;
+  const warmBlocksMax = Math.floor(config["worker.fillBuffers"] / blockBytes) - readsMax;
+  if (warmBlocksMax >= 0) return { fetcher, warmBlocksMax };
+  throw new HeadpondError(
+    "invalid",
+    `worker.fillBuffers: ${formatBytes(config["worker.fillBuffers"])} are too little for worker.originConcurrency and ` +
+      `worker.peerConcurrency: ${formatBytes(readsMax * blockBytes)} are needed`,
+  );
 }
 
 async function resolveCapacities(
