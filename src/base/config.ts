@@ -26,8 +26,12 @@ type Setting<T> = {
 /** Every setting by its full key. Values in `Config` have these types. */
 export const settings = {
   "cluster.name": text("headpond", "Name of the cluster, for people."),
-  "cluster.linkRate": size("1250MB", "What one worker's network card moves in a second: for the bound of a load."),
-  "cluster.originRate": size("1250MB", "What an under store gives one region in a second: for the bound of a load."),
+  "cluster.linkRate": optionalSize(
+    "What one worker's network card moves in a second, for the bound of a load; 1250MB is assumed.",
+  ),
+  "cluster.originRate": optionalSize(
+    "What an under store gives one region in a second, for the bound of a load; 1250MB is assumed.",
+  ),
   "master.id": text("m1", "Name of this master, unique in the cluster."),
   "master.dir": text("/var/lib/headpond/master", "Directory of the journal and the state."),
   "master.rpc": address("0.0.0.0:7070", "Where clients and workers reach this master."),
@@ -285,6 +289,12 @@ function duration(initial: string, help: string): Setting<number> {
 
 function size(initial: string, help: string): Setting<number> {
   return { kind: "size", initial, help, parse: (raw) => parseSizeBytes(scalar(raw)) };
+}
+
+function optionalSize(help: string): Setting<number | undefined> {
+  const parse = (raw: unknown): number | undefined =>
+    raw === undefined || raw === null ? undefined : parseSizeBytes(scalar(raw));
+  return { kind: "size", initial: undefined, help, parse };
 }
 
 function scalar(raw: unknown): string | number {

@@ -90,7 +90,7 @@ export async function serveMaster(config: Config, doors: Doors): Promise<Served>
       verifyJournal: () => verifyJournal(disk, journalDirectory(directory)),
       openUnderStore: openUnderStoreWith(doors, metrics),
       workerTimeoutMs: config["master.workerTimeout"],
-      rates: { linkBytesPerSecond: config["cluster.linkRate"], originBytesPerSecond: config["cluster.originRate"] },
+      rates: definedRates(config),
     });
     closers.push(() => master.close());
     await master.start();
@@ -118,6 +118,15 @@ async function lockMaster(disk: Disk, directory: string): Promise<DiskLock> {
     "unavailable",
     `${directory}: already in use by another process: stop it, or choose another directory`,
   );
+}
+
+function definedRates(config: Config): { linkBytesPerSecond?: number; originBytesPerSecond?: number } {
+  const link = config["cluster.linkRate"];
+  const origin = config["cluster.originRate"];
+  return {
+    ...(link === undefined ? {} : { linkBytesPerSecond: link }),
+    ...(origin === undefined ? {} : { originBytesPerSecond: origin }),
+  };
 }
 
 async function openOrFormat(directory: string, { disk, clock, logger }: Doors): Promise<ClusterId> {

@@ -79,6 +79,8 @@ export class Jobs {
   readonly #planning = new Map<JobId, { readonly status: JobStatus; readonly document: Promise<JobDocument> }>();
   readonly #planner: JobPlanner;
   #stopping: AbortController | undefined;
+  /** Ends the wait for the next tick: a job may be over. */
+  #wake = new AbortController();
   #loop: Promise<void> = Promise.resolve();
 
   constructor(dependencies: JobsDependencies) {
@@ -90,6 +92,7 @@ export class Jobs {
       const nowMs = dependencies.clock.monotonicMs();
       for (const { run } of this.#running.values()) {
         run.covered(change.worker, change.version.id, change.before, change.after, change.originBytes, nowMs);
+        if (run.isOver) this.#wake.abort();
       }
     });
   }
@@ -141,6 +144,7 @@ export class Jobs {
       const [inodeId, contentVersion] = file.id.split("-").map(Number);
       const complete = this.#deps.blockMap.isComplete(worker, inodeId as InodeId, contentVersion ?? 0);
       run.reported(worker, file.id, file, complete, nowMs);
+      if (run.isOver) this.#wake.abort();
     }
   }
 
@@ -338,7 +342,8 @@ export class Jobs {
     while (!signal.aborted) {
       try {
         await this.#tick(signal);
-        await this.#deps.clock.sleep(this.#limits.tickMs, signal);
+        await this.#deps.clock.sleep(this.#limits.tickMs, AbortSignal.any([signal, this.#wake.signal])).catch(() => {});
+        if (this.#wake.signal.aborted) this.#wake = new AbortController();
       } catch (error) {
         if (signal.aborted) return;
         if (!isHeadpondError(error)) throw error;

@@ -86,6 +86,8 @@ export class MasterLink {
   #fullWanted = true;
   #reattach = new AbortController();
   #wakeReporter: () => void = () => {};
+  /** Ends the gathering of changes that goes on. */
+  #hurry = new AbortController();
 
   constructor(dependencies: MasterLinkDependencies) {
     this.#deps = dependencies;
@@ -119,6 +121,12 @@ export class MasterLink {
 
   /** There are changes to report. */
   wake(): void {
+    this.#wakeReporter();
+  }
+
+  /** What has changed is waited for (a load has ended): it is reported now. */
+  hurry(): void {
+    this.#hurry.abort();
     this.#wakeReporter();
   }
 
@@ -221,7 +229,8 @@ export class MasterLink {
       }
       if (this.changes.isEmpty) {
         await new Promise<void>((resolve) => (this.#wakeReporter = resolve));
-        await clock.sleep(limits.reportDelayMs, signal).catch(() => {});
+        await clock.sleep(limits.reportDelayMs, AbortSignal.any([signal, this.#hurry.signal])).catch(() => {});
+        if (this.#hurry.signal.aborted) this.#hurry = new AbortController();
         continue;
       }
       const batch = this.changes.take(batchMax);

@@ -191,7 +191,10 @@ export class Worker {
       clock,
       logger,
       limits: limits.loads,
-      onOutcome: (jobId, outcome) => this.#reports.add(jobId, outcome),
+      onOutcome: (jobId, outcome) => {
+        for (const link of this.#links) link.hurry();
+        this.#reports.add(jobId, outcome);
+      },
     });
     this.#files = new FileRoutes({
       descriptors: this.#descriptors,
