@@ -217,6 +217,8 @@ test("small reads, verify and free over RPC share the port with HTTP", async () 
     assert.equal(end.bytes.length, 3);
     await assert.rejects(client.call(read, { id: file.id, position: file.sizeBytes + 1, length: 1 }), /behind its end/);
     await cluster.getBytes(worker, file.id);
+    // Readers get a block when it is checked, which may be before it is written.
+    await cluster.until("every block is stored", () => worker.cache.get(file.id)?.isComplete === true);
     const data = await new NodeDisk().open(`${cluster.directory}/w1/versions/${file.id}.data`, "write");
     await data.write(Uint8Array.of(0xff, 0xfe), testBlockBytes + 1);
     await data.close();
