@@ -254,8 +254,10 @@ test("eviction takes the least recently read whole files, never pinned, open or 
   await assert.rejects(cache.open(describe(7, 12)), (error) => isHeadpondError(error, "no-space"));
   assert.equal(cache.get(young.id), young);
   assert.equal(await cache.free([pinned.id, opened.id, protectedOne.id]), 0);
+  assert.equal(cache.get(opened.id), opened, "a file that is read stays as long as it is read");
   opened.release();
-  assert.equal(await cache.free([opened.id]), opened.descriptor.sizeBytes);
+  assert.equal(cache.get(opened.id), undefined, "and goes with its last reader");
+  await clock.sleep(2);
   assert.ok(!(await disk.list("/c/versions")).includes("2-1.data"));
   await cache.close();
 });

@@ -66,6 +66,8 @@ export class BlockCache {
   readonly #files = new Map<FileVersionId, CachedFile>();
   /** Open data files without users, in the order in which they fell idle. */
   readonly #idle = new Set<CachedFile>();
+  /** To be freed, but still read. */
+  readonly #freedWhenIdle = new Set<CachedFile>();
   #usedBytes = 0;
   /** Admissions, one after another: two must not be promised the same space. */
   #admission: Promise<unknown> = Promise.resolve();
@@ -153,12 +155,19 @@ export class BlockCache {
     return file;
   }
 
-  /** Drops versions by wish; those that are pinned, open or protected stay. Returns the bytes that were held. */
+  /**
+   * Drops versions by wish; those that are pinned or protected stay, and one that is read goes when its last reader has
+   * left. Returns the bytes that were dropped now.
+   */
   async free(ids: readonly FileVersionId[]): Promise<number> {
     let bytes = 0;
     for (const id of ids) {
       const file = this.#files.get(id);
-      if (file === undefined || file.isPinned || file.isOpen || file.isProtected) continue;
+      if (file === undefined || file.isPinned || file.isProtected) continue;
+      if (file.isOpen) {
+        this.#freedWhenIdle.add(file);
+        continue;
+      }
       bytes += file.heldBytes;
       await this.#remove(file);
     }
@@ -283,6 +292,7 @@ export class BlockCache {
     if (this.#files.get(file.id) !== file) return;
     this.#files.delete(file.id);
     this.#idle.delete(file);
+    this.#freedWhenIdle.delete(file);
     this.#usedBytes -= file.heldBytes;
     this.onChange(file, { gone: true });
     try {
@@ -330,6 +340,11 @@ export class BlockCache {
 
   #noteIdle(file: CachedFile): void {
     this.#idle.delete(file);
+    if (this.#freedWhenIdle.delete(file) && !file.isPinned && !file.isProtected) {
+      // `remove` takes the directory out of service itself when its disk fails.
+      this.#remove(file).catch(() => {});
+      return;
+    }
     this.#idle.add(file);
     for (const oldest of this.#idle) {
       if (this.#idle.size <= this.limits.idleOpenFilesMax) return;
