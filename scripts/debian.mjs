@@ -13,6 +13,7 @@ const programs = [
   { package: "nginx-light", program: "nginx", purpose: "the peer of the bulk read benchmark", gates: ["bench"] },
   { package: "etcd-server", program: "etcd", purpose: "the peer of the metadata benchmarks", gates: ["bench"] },
   { package: "iperf3", program: "iperf3", purpose: "the limit of the bulk read benchmark", gates: ["bench"] },
+  { package: "chromium", program: "chromium", purpose: "the status page in a browser", gates: ["browser"] },
   {
     package: "python3-venv",
     program: "python3",

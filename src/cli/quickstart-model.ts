@@ -114,6 +114,7 @@ export async function downloadWithStockClient(options: {
       HF_HOME: home,
       HF_HUB_DISABLE_PROGRESS_BARS: "1",
       HF_HUB_DISABLE_TELEMETRY: "1",
+      NO_COLOR: "1",
     };
     if (!(await run(hf, ["download", name, "--local-dir", target], env))) throw new Error(`hf download ${name} failed`);
     return { directory: target, client: `hf download (${hubClient})` };

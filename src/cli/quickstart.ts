@@ -79,9 +79,7 @@ async function main(): Promise<number> {
     say(
       `  origin / unique bytes  ${job.originAmplification.toFixed(2)}  (${formatBytes(job.originBytes)} left the under store for ${workerCount} workers)`,
     );
-    say(
-      `  load                   ${formatDuration(loadMs)}, ${formatBytes(moved / (loadMs / 1000))}/s in all, ${Math.round(job.efficiency * 100)} % of the bound`,
-    );
+    say(`  load                   ${formatDuration(loadMs)}, ${formatBytes(moved / (loadMs / 1000))}/s in all`);
     say(`  verified               ${files.length} files x ${workerCount + 1} copies, SHA-256 equal`);
     say(`  in all                 ${formatDuration(performance.now() - began)}`);
     say("");
