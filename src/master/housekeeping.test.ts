@@ -130,6 +130,47 @@ describe("what a master does beside requests, and what it keeps", () => {
     await assert.rejects(test.client.call(methods.mkdir, late), { code: "unknown-outcome" });
   });
 
+  it("what a dead writer had begun blocks nothing once its session has ended, and the store's bytes are taken in", async () => {
+    const housekeeping = { intervalMs: 10, sweepIntervalMs: 20, sessionTimeoutMs: 1000 };
+    await begin({ limits: { housekeeping } });
+    for (const name of ["over", "put"]) test.memory.put(`d/${name}`, bytes(3));
+    await test.mount({ sync: "never" });
+    await open("/m/d/over");
+    await open("/m/d/put");
+    const { sessionId } = await test.client.call(methods.openSession, { client: "dead" });
+    const begun = ["over", "put", "new"];
+    for (const [at, name] of begun.entries()) {
+      const origin = { sessionId, sequence: at + 1, acknowledged: at };
+      await test.client.call(methods.create, { path: `/m/d/${name}`, forWriting: true, origin });
+    }
+    // Its bytes reached the store, its word that they did not reach the master.
+    test.memory.put("d/put", bytes(7));
+    await assert.rejects(test.client.call(methods.rename, { from: "/m/d", to: "/m/e" }), { code: "unavailable" });
+    // A sync need not wait for that: the content that the store shows is what can be read.
+    for await (const _ of test.client.openStream(methods.sync, { path: "/m/d/put" }));
+    assert.equal((await open("/m/d/put")).sizeBytes, 7);
+    await eventually("its files are given up", () => test.namespace.counters.openIntents === 0 || undefined);
+    assert.equal((await open("/m/d/over")).sizeBytes, 3);
+    assert.equal((await open("/m/d/put")).sizeBytes, 7);
+    await assert.rejects(open("/m/d/new"), { code: "not-found" });
+    await test.client.call(methods.rename, { from: "/m/d", to: "/m/e" });
+    assert.equal(test.memory.peek("e/put")?.length, 7);
+  });
+
+  it("a writer whose bytes were seen by a sync before it said so completes all the same", async () => {
+    await begin();
+    test.memory.put("d/file", bytes(3));
+    await test.mount({ sync: "never" });
+    await open("/m/d/file");
+    const made = await test.client.call(methods.create, { path: "/m/d/file", forWriting: true });
+    const { etag, sizeBytes, modifiedMs } = test.memory.put("d/file", bytes(7));
+    for await (const _ of test.client.openStream(methods.sync, { path: "/m/d/file" }));
+    const { inodeId, contentVersion } = made;
+    await test.client.call(methods.complete, { inodeId, contentVersion, sizeBytes, etag, modifiedMs });
+    assert.deepEqual([(await open("/m/d/file")).etag, (await open("/m/d/file")).sizeBytes], [etag, 7]);
+    assert.equal(test.namespace.counters.openIntents, 0);
+  });
+
   it("a request that comes again, over another connection or to the next leader, is applied once", async () => {
     await begin();
     const { sessionId } = await test.client.call(methods.openSession, { client: "test" });

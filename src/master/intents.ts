@@ -5,11 +5,12 @@
  *
  * A store that says no (denied, not empty, ...) undoes the intent. A store that does not answer says nothing: the
  * intent stays open, is tried again with growing pauses, and whoever waits for it is told `unknown-outcome`, never that it
- * failed. Writers end the intents of `create` themselves (`complete`); those that never come back are given up after a day.
+ * failed. Writers end the intents of `create` themselves (`complete`); one whose session has ended will not come
+ * back, and is given up; one without a session after a day.
  */
 
 import { type ErrorDocument, HeadpondError, isHeadpondError, toHeadpondError } from "../base/errors.ts";
-import type { MountId } from "../base/ids.ts";
+import type { MountId, SessionId } from "../base/ids.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
 import type { Intent } from "../namespace/registry.ts";
@@ -44,6 +45,8 @@ export type IntentsDependencies = {
   /** Of a file of the state: to recognise it under its new name. */
   readonly sizeOf: (intent: Intent) => number | undefined;
   readonly storeOf: (mountId: MountId) => Promise<UnderStore>;
+  /** False once a session was closed or has expired: its client will not come back with it. */
+  readonly hasSession: (id: SessionId) => boolean;
   readonly proposer: Proposer;
   /** Called after the end of an intent is applied, e.g. to take in the etag that a rename by copying made. */
   readonly onDone?: (intent: Intent) => void;
@@ -130,17 +133,20 @@ export class Intents {
     }
   }
 
-  /** Gives up files whose writers have been away for too long. To be called now and then. */
+  /** Gives up files whose writers are gone, or have been away for too long. To be called now and then. */
   async giveUpOldCreates(limit: number): Promise<number> {
-    const { proposer } = this.#deps;
+    const { proposer, hasSession, onDone } = this.#deps;
     const timeMs = proposer.nowMs();
-    const old = this.#deps
-      .openIntents()
-      .filter(({ kind, startedMs }) => kind === "create" && timeMs - startedMs > this.#limits.createMaxMs)
-      .slice(0, limit);
-    for (const { id, path } of old) {
+    const isOver = ({ kind, startedMs, origin }: Intent): boolean =>
+      kind === "create" &&
+      (timeMs - startedMs > this.#limits.createMaxMs || (origin !== undefined && !hasSession(origin.sessionId)));
+    const old = this.#deps.openIntents().filter(isOver).slice(0, limit);
+    for (const intent of old) {
+      const { id, path } = intent;
       const error = new HeadpondError("timeout", `${path} was not completed in time`).toJSON();
       await proposer.propose({ kind: "finish-intent", intentId: id, outcome: "undone", error, timeMs });
+      // Whatever of it is in the store is what the file has from now on.
+      onDone?.(intent);
     }
     return old.length;
   }

@@ -177,12 +177,15 @@ export class Master {
       openIntents: () => namespace.openIntents(),
       sizeOf: ({ inodeId }) => (inodeId === undefined ? undefined : namespace.get(inodeId)?.sizeBytes),
       storeOf: async (id) => storeOf(id),
+      hasSession: (id) => namespace.hasSession(id),
       proposer,
       onDone: (intent) => {
-        // A copy under another name may have another etag: readers would be told that the content has changed.
-        if (intent.kind !== "rename" || intent.toPath === undefined || intent.isDirectory) return;
+        // A copy under another name may have another etag: readers would be told that the content has changed. Of a
+        // writer who is gone, the bytes may be there.
+        const path = intent.kind === "create" ? intent.path : intent.toPath;
         const mount = namespace.mountWithSecrets(intent.mountId);
-        if (mount !== undefined) this.#sync.refreshLater(intent.toPath, mount);
+        if (path === undefined || intent.isDirectory || mount === undefined) return;
+        this.#sync.refreshLater(path, mount);
       },
       clock,
       logger,

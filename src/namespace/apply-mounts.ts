@@ -114,8 +114,12 @@ type RowOutcome = "added" | "changed" | "dropped" | "same";
 function syncRow(tree: Tree, directory: Inode, path: Path, row: ListedRow, began: number): RowOutcome {
   const { state, registry } = tree;
   const child = state.inodes.child(directory, row.name);
-  // What is being changed right now is described by its intent, not by a listing.
-  if (registry.intentAbove(path) !== undefined) return "dropped";
+  const underWay = registry.intentAbove(path);
+  // A file that is being written over keeps its content until then: the one that its store shows. The writer may be dead,
+  // or its bytes may be in the store already and its word not here.
+  const isWrittenOver = underWay?.kind === "create" && underWay.path === path && child?.complete === true;
+  // What else is being changed right now is described by its intent, not by a listing.
+  if (underWay !== undefined && !isWrittenOver) return "dropped";
   if (child === undefined) {
     if (directory.childRemovedVersion > began) return "dropped";
     addRow(tree, directory, row);
@@ -124,7 +128,7 @@ function syncRow(tree: Tree, directory: Inode, path: Path, row: ListedRow, began
   if (child.mountId !== 0) return "dropped";
   const isDirectory = row.kind === "directory";
   if (child.isDirectory && isDirectory) return "same";
-  if (child.version > began || child.contentVersionPending !== 0) return "dropped";
+  if (child.version > began || (child.contentVersionPending !== 0 && !isWrittenOver)) return "dropped";
   if (child.isDirectory !== isDirectory) {
     if (registry.mountWithin(path) !== undefined || registry.intentTouching(path) !== undefined) return "dropped";
     tree.detach(child, true);

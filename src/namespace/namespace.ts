@@ -8,7 +8,7 @@
 
 import { HeadpondError } from "../base/errors.ts";
 import type { FileDescriptor, FileStatus, MountInfo } from "../base/file.ts";
-import { type FileVersionId, fileVersionId, type InodeId, parseFileVersionId } from "../base/ids.ts";
+import { type FileVersionId, fileVersionId, type InodeId, parseFileVersionId, type SessionId } from "../base/ids.ts";
 import { joinPath, type Path } from "../base/path.ts";
 import { applyPayload } from "./apply.ts";
 import type { CommandResult } from "./command.ts";
@@ -311,6 +311,10 @@ export class Namespace {
 
   intent(id: number): Intent | undefined {
     return this.#tree.registry.intent(id);
+  }
+
+  hasSession(id: SessionId): boolean {
+    return this.#state.sessions.get(id) !== undefined;
   }
 
   sessions(): { id: number; client: string; timeoutMs: number; openedMs: number; lastSeenMs: number }[] {
