@@ -383,6 +383,7 @@ export class HeadpondClient implements AsyncDisposable {
       file,
       whereabouts,
       locate: (signal) => this.#locate(file.id, signal),
+      gone: () => this.#lookAgain(file.path),
       dataPort,
       health: this.#health,
       clock,
@@ -390,6 +391,16 @@ export class HeadpondClient implements AsyncDisposable {
       preferred: preferredWorker,
     });
     return new HeadpondFile(source);
+  }
+
+  /** The under store has other bytes than the masters know of: they look at it now, and not in some minutes. */
+  async #lookAgain(path: string): Promise<void> {
+    const signal = AbortSignal.timeout(locateTimeoutMs);
+    try {
+      for await (const _ of this.sync(path, { timeoutMs: locateTimeoutMs, signal }));
+    } catch (error) {
+      this.#parts.logger.debug("the masters could not look at a changed file again", { path, error });
+    }
   }
 
   async #locate(id: FileVersionId, signal: AbortSignal | undefined): Promise<Whereabouts> {

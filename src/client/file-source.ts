@@ -27,6 +27,8 @@ export type FileSourceParts = {
   readonly whereabouts: Whereabouts;
   /** Asked when every known worker has failed. */
   readonly locate: (signal?: AbortSignal) => Promise<Whereabouts>;
+  /** Told once nobody can give this content any more, before the reader is: so that to open the file again helps. */
+  readonly gone: () => Promise<void>;
   readonly dataPort: DataPort;
   readonly health: WorkerHealth;
   readonly clock: Clock;
@@ -141,7 +143,7 @@ export class FileSource {
   }
 }
 
-type AttemptsParts = Pick<FileSourceParts, "file" | "health" | "clock" | "place" | "preferred"> & {
+type AttemptsParts = Pick<FileSourceParts, "file" | "gone" | "health" | "clock" | "place" | "preferred"> & {
   readonly signal: AbortSignal | undefined;
   readonly patienceMs: number;
   readonly whereabouts: () => Whereabouts;
@@ -195,7 +197,7 @@ class Attempts {
     const errors = this.#errors;
     this.#errors = [];
     const allGone = errors.length > 0 && errors.every(isGone);
-    if (allGone && this.#goneBefore) throw this.#gone(errors);
+    if (allGone && this.#goneBefore) throw await this.#gone(errors);
     this.#goneBefore = allGone;
     const busy = errors.find((error) => error.code === "overloaded");
     const askedPauseMs = Number(busy?.details?.["retryAfterMs"] ?? 0);
@@ -207,7 +209,7 @@ class Attempts {
       await this.#parts.relocate();
     } catch (error) {
       // With no master, the workers known so far are asked again; a version that the master does not know is gone.
-      if (isGone(toHeadpondError(error))) throw this.#gone([toHeadpondError(error)]);
+      if (isGone(toHeadpondError(error))) throw await this.#gone([toHeadpondError(error)]);
     }
     this.#queue = this.#choose();
     if (this.#queue.length === 0) {
@@ -215,8 +217,9 @@ class Attempts {
     }
   }
 
-  #gone(causes: readonly HeadpondError[]): HeadpondError {
+  async #gone(causes: readonly HeadpondError[]): Promise<HeadpondError> {
     const { path, id } = this.#parts.file;
+    await this.#parts.gone();
     return new HeadpondError("compacted", `${path}: its content ${id} is no longer to be had: open it again`, {
       cause: causes[0],
     });

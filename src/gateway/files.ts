@@ -70,8 +70,13 @@ export class FilesGateway {
     if (path === "/") return this.#list(path, request, response);
     const call = { timeoutMs: this.#limits.metadataTimeoutMs, signal: request.signal };
     try {
-      const file = await this.#client.open(path, call);
-      await this.#send(file, path, request, response);
+      try {
+        await this.#send(await this.#client.open(path, call), path, request, response);
+      } catch (error) {
+        // The file was changed in its under store: the masters have looked at it anew by now.
+        if (response.headSent || !isHeadpondError(error, "compacted")) throw error;
+        await this.#send(await this.#client.open(path, call), path, request, response);
+      }
     } catch (error) {
       if (!isHeadpondError(error, "is-a-directory")) throw error;
       await this.#list(path, request, response);
