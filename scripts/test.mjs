@@ -45,7 +45,7 @@ const lines = [];
 for (const { name, command, args } of staticGates) {
   await gate(name, () => runProgram({ command, args, cwd: root, env: environment }));
 }
-if (wanted.some((name) => name === "integration" || name === "e2e")) installPrograms(["integration", "e2e"]);
+installPrograms(wanted.filter((name) => name !== "bench"));
 for (const { name, suffix, timeoutMs } of testGates) {
   await gate(name, () => {
     const files = findFiles(root, "src", (file) => {
