@@ -271,7 +271,8 @@ export class CachedFile {
   setStale(): void {
     if (this.#state.stale) return;
     this.#state.stale = true;
-    this.#record(async () => [{ kind: "stale" }]);
+    // A version without a block on disk needs no note: it would be an index without data, which nobody ever frees.
+    this.#record(async () => (this.#index.exists ? [{ kind: "stale" }] : []));
   }
 
   /** Resolves when everything present is durable. Throws when the directory failed. */
