@@ -1,6 +1,7 @@
-/** `fs mkdir|touch|rm|mv|pin|unpin|ttl|replicas|chmod|chown|attr|sync`: changes of the namespace. */
+/** `fs mkdir|touch|rm|mv|pin|unpin|ttl|replicas|chmod|chown|attr|sync|persist`: changes of the namespace. */
 
 import { HeadpondError } from "../base/errors.ts";
+import type { FileStatus } from "../base/file.ts";
 import { parsePath } from "../base/path.ts";
 import { parseDurationMs } from "../base/units.ts";
 import { action, type Commands, leaf } from "./command.ts";
@@ -12,6 +13,7 @@ export function addFsChange(commands: Commands): void {
   addAttributes(commands);
   addCacheWishes(commands);
   addSync(commands);
+  addPersist(commands);
 }
 
 function addNames({ fs, signal }: Commands): void {
@@ -177,6 +179,40 @@ function addSync({ fs, signal }: Commands): void {
         return 0;
       }),
     );
+}
+
+/** Writes go through to the under store before they are answered, so there is only to check that nothing is left over. */
+function addPersist({ fs, signal }: Commands): void {
+  leaf(
+    fs,
+    "persist <path>",
+    "see that every byte of a file or tree is in its under store (writes go through, so it is unless one is under way)",
+    "headpond fs persist /models/org/name",
+  ).action(
+    action(signal, async (context, _flags, word: string) => {
+      const path = parsePath(word);
+      const status = await context.client().stat(path, { signal });
+      if (status.mount === undefined) {
+        throw new HeadpondError("no-mount", `${path} is under no mount: there is no under store to persist it to`);
+      }
+      const open: string[] = [];
+      let files = 0;
+      const look = (row: FileStatus): void => {
+        if (row.kind !== "file") return;
+        files++;
+        if (!row.complete) open.push(row.path);
+      };
+      look(status);
+      if (status.kind === "directory") {
+        for await (const row of context.client().list(path, { recursive: true, signal })) look(row);
+      }
+      context.output.result({ path, files, open }, () => {
+        context.output.line(`${files - open.length} of ${files} files are in ${status.mount}'s under store`);
+        for (const name of open) context.output.line(`being written: ${name}`);
+      });
+      return open.length === 0 ? 0 : 5;
+    }),
+  );
 }
 
 function done(context: Context, document: unknown, text: string): number {

@@ -89,6 +89,8 @@ test("the command line does the main job, end to end, on a cluster of processes"
       const copied = await cluster.run("fs", "cp", "./new.bin", "/models/acme/tiny/new.bin");
       assert.equal(copied.code, 0, copied.stderr);
       assert.deepEqual(await readFile(join(store, "acme/tiny/new.bin")), weights.subarray(0, 100_000));
+      assert.match((await cluster.run("fs", "persist", "/models/acme")).stdout, /^6 of 6 files/);
+      assert.equal((await cluster.run("fs", "persist", "/")).code, 1);
       assert.equal((await cluster.run("fs", "cp", "--exclusive", "./new.bin", "/models/acme/tiny/new.bin")).code, 1);
       assert.equal((await cluster.run("fs", "rm", "/models/acme/tiny/new.bin")).code, 0);
       await assert.rejects(readFile(join(store, "acme/tiny/new.bin")));
