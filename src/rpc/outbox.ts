@@ -17,14 +17,21 @@ const largestSlabBytes = 64 * 1024;
 const spareBytesMax = 1024 * 1024;
 /** Larger buffers are not kept. */
 const reusableBytesMax = 4 * 1024 * 1024;
-/** A gathered buffer of this size is handed over without waiting for the end of the turn. */
+/** So much is handed over without waiting for the end of the turn: ... */
 const flushAtBytes = 256 * 1024;
+/**
+ * ... the other side begins with these frames while we make the next. Without it two ends with hundreds of requests
+ * between them take turns: each waits until the other has dealt with all of them, and one of two cores is idle.
+ */
+const flushAtFrames = 64;
 
 export class Outbox extends Writer {
   readonly #connection: Connection;
   /** Where the frames that were not handed over begin; before it the buffer belongs to the connection. */
   #gatheredFrom = 0;
   #frameStart = 0;
+  /** Frames that were not handed over. */
+  #gatheredFrames = 0;
   #flushScheduled = false;
   #full = false;
   #closed = false;
@@ -80,7 +87,7 @@ export class Outbox extends Writer {
     this.#writtenBytes += bytes;
     if (this.#closed) {
       this.position = this.#gatheredFrom;
-    } else if (this.position - this.#gatheredFrom >= flushAtBytes) {
+    } else if (++this.#gatheredFrames >= flushAtFrames || this.position - this.#gatheredFrom >= flushAtBytes) {
       this.flush();
     } else if (!this.#flushScheduled) {
       this.#flushScheduled = true;
@@ -109,6 +116,7 @@ export class Outbox extends Writer {
     const until = this.position;
     if (this.#full || this.#closed || from === until) return;
     this.#gatheredFrom = until;
+    this.#gatheredFrames = 0;
     this.#handedOverBytes = this.#writtenBytes;
     this.#full = !this.#connection.write(this.buffer.subarray(from, until));
   }
