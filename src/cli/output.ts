@@ -47,17 +47,13 @@ export class Output {
     this.result(document, human);
   }
 
-  line(text = ""): void {
-    this.#streams.out.write(`${text}\n`);
-  }
-
   /** Written as it is: file contents, completion scripts. */
   raw(text: string): void {
     this.#streams.out.write(text);
   }
 
   note(text: string): void {
-    this.#streams.err.write(`${text}\n`);
+    this.#streams.err.write(`${text.split("\n").map(visible).join("\n")}\n`);
   }
 
   /** Without a newline, for progress bars. */
@@ -65,8 +61,13 @@ export class Output {
     this.#streams.err.write(text);
   }
 
+  /** A line of results: what would steer a terminal is shown as text, for names of files may be anything. */
+  line(text = ""): void {
+    this.#streams.out.write(`${visible(text)}\n`);
+  }
+
   table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): void {
-    const cells = rows.map((row) => columns.map((column) => column.value(row)));
+    const cells = rows.map((row) => columns.map((column) => visible(column.value(row))));
     const widths = columns.map((column, i) =>
       Math.max(column.title.length, ...cells.map((row) => displayWidth(row[i] ?? ""))),
     );
@@ -91,7 +92,7 @@ export class Output {
   error(error: unknown): void {
     const known = toHeadpondError(error);
     if (this.json) this.#streams.out.write(`${JSON.stringify(known)}\n`);
-    else this.#streams.err.write(`headpond: ${known.message} (${known.code})\n`);
+    else this.#streams.err.write(`headpond: ${visible(known.message)} (${known.code})\n`);
   }
 
   bold(text: string): string {
@@ -105,6 +106,16 @@ export class Output {
     return good ? `\u001b[32m${state}\u001b[0m` : bad ? `\u001b[31m${state}\u001b[0m` : `\u001b[33m${state}\u001b[0m`;
   }
 }
+
+/** Control characters as escapes, but for the colours of `bold` and `state`. */
+function visible(text: string): string {
+  return text.replace(controls, (found) =>
+    colours.test(found) ? found : `\\x${(found.codePointAt(0) ?? 0).toString(16).padStart(2, "0")}${found.slice(1)}`,
+  );
+}
+
+const controls = /\u001b\[[0-9;]*m|[\u0000-\u001f\u007f-\u009f]/g;
+const colours = /^\u001b\[(0|1|31|32|33)m$/;
 
 /** Columns on a terminal, without colour codes. */
 function displayWidth(text: string): number {

@@ -99,7 +99,10 @@ export async function startRole(
     lines.once("line", (line) => {
       clearTimeout(timer);
       try {
-        done(JSON.parse(line) as ReadyLine);
+        const document = JSON.parse(line) as ReadyLine;
+        // Else it is the error with which the role is about to end.
+        if (document.event === "ready") done(document);
+        else fail(new Error(`${name} did not start: ${line}`));
       } catch (error) {
         fail(error as Error);
       }

@@ -8,7 +8,7 @@
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { type Config, formatHostPort } from "../base/config.ts";
-import { HeadpondError } from "../base/errors.ts";
+import { HeadpondError, isHeadpondError } from "../base/errors.ts";
 import type { ClusterId, MasterId } from "../base/ids.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Disk, DiskLock } from "../io/disk.ts";
@@ -102,8 +102,18 @@ export async function serveMaster(config: Config, doors: Doors): Promise<Served>
     await close().catch((second: unknown) =>
       logger.warn("a master that failed to start was not closed", { error: second }),
     );
-    throw error;
+    throw withAdvice(error, directory);
   }
+}
+
+/** Damage in the journal is named by the journal; what to do about it depends on what there is beside it. */
+function withAdvice(error: unknown, directory: string): unknown {
+  const journal = journalDirectory(directory);
+  if (!isHeadpondError(error, "corrupt") || !String(error.details?.["file"] ?? "").startsWith(journal)) return error;
+  const message =
+    `${error.message}. Nothing was changed: "headpond journal verify --dir ${journal}" lists all damage; ` +
+    `put a good copy of ${directory} in its place, or begin anew in an empty directory`;
+  return new HeadpondError("corrupt", message, { cause: error, details: error.details ?? {} });
 }
 
 /**

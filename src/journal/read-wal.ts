@@ -169,6 +169,17 @@ export async function readWal(options: ReadWalOptions): Promise<WalState> {
   return { segments, voidPaths, index, tail, tornEnd, owedSeal };
 }
 
+function headerOf(buffer: RecordBuffer, path: string, damage: (message: string) => void): SegmentHeader | undefined {
+  try {
+    return decodeSegmentHeader(buffer, path);
+  } catch (error) {
+    if (!isHeadpondError(error, "corrupt")) throw error;
+    // The finding names the file itself.
+    damage(error.message.slice(`${path}: offset 0: `.length));
+    return undefined;
+  }
+}
+
 /** Segments with a sound header, by sequence; findings for the others. */
 async function readHeaders({ disk, directory, clusterId, onFinding }: ReadWalOptions): Promise<Segment[]> {
   const segments: Segment[] = [];
@@ -181,7 +192,8 @@ async function readHeaders({ disk, directory, clusterId, onFinding }: ReadWalOpt
       const buffer = recordBuffer(segmentHeaderBytes);
       const { sizeBytes } = await file.stat();
       await readFully(file, buffer.bytes, 0);
-      const header = decodeSegmentHeader(buffer, path);
+      const header = headerOf(buffer, path, damage);
+      if (header === undefined) continue;
       const named = parseSegmentName(name);
       const expected = clusterId ?? segments[0]?.header.clusterId ?? header.clusterId;
       if (header.sequence !== named?.sequence || header.firstIndex !== named.firstIndex) {
@@ -197,9 +209,6 @@ async function readHeaders({ disk, directory, clusterId, onFinding }: ReadWalOpt
         });
         if (sizeBytes > header.segmentBytes) segments.push({ path, header, walked: false, readers: 0 });
       } else segments.push({ path, header, walked: false, readers: 0 });
-    } catch (error) {
-      if (!isHeadpondError(error, "corrupt")) throw error;
-      damage(error.message.slice(`${path}: offset 0: `.length));
     } finally {
       await file.close();
     }
