@@ -246,7 +246,7 @@ async function openEnvironment(path: string, disk: StoreDisk, readOnly: boolean)
     try {
       const tables = tableNames.map((name) => root.openDB({ name, encoding: "binary", keyEncoder } as never));
       if (tables.some((table) => table === undefined)) {
-        throw new HeadpondError("corrupt", `${path} is no state of Headpond: it lacks a table`);
+        throw new HeadpondError("corrupt", `${path} is no state of Headpond: it lacks a table; ${advice}`);
       }
       return { root, tables };
     } catch (error) {
@@ -257,6 +257,8 @@ async function openEnvironment(path: string, disk: StoreDisk, readOnly: boolean)
     throw storeError(error, path);
   }
 }
+
+const advice = "move it away, the journal will rebuild it";
 
 /**
  * LMDB maps the file, and a read behind its end kills the process: so what its two meta pages say is compared with its length first
@@ -279,7 +281,10 @@ async function checkFile(path: string, disk: StoreDisk, mustExist: boolean): Pro
     for (const number of [0, 1]) {
       const at = number * pageSizeBytes;
       if ((await file.read(page, at)) < metaBytes || page.readUInt32LE(24) !== 0xbeefc0de) {
-        throw new HeadpondError("corrupt", `${path} is no state of Headpond, or cut short: it has ${sizeBytes} bytes`);
+        throw new HeadpondError(
+          "corrupt",
+          `${path} is no state of Headpond, or cut short: it has ${sizeBytes} bytes; ${advice}`,
+        );
       }
       pageSizeBytes = page.readUInt32LE(48);
       const transaction = page.readBigUInt64LE(152);
@@ -291,7 +296,7 @@ async function checkFile(path: string, disk: StoreDisk, mustExist: boolean): Pro
     if (sizeBytes + unusedPagesMax * pageSizeBytes < neededBytes) {
       throw new HeadpondError(
         "corrupt",
-        `${path} is cut short: it has ${sizeBytes} bytes and names ${neededBytes}; move it away, the journal will rebuild it`,
+        `${path} is cut short: it has ${sizeBytes} bytes and names ${neededBytes}; ${advice}`,
       );
     }
     if (sizeBytes < neededBytes) await file.truncate(neededBytes);
@@ -334,7 +339,7 @@ function storeError(error: unknown, path: string): HeadpondError {
   if (/ENOENT|no such file/i.test(message)) {
     return new HeadpondError("not-found", `no state at ${path}`, { cause: error });
   }
-  return new HeadpondError("corrupt", `cannot read ${path}: ${message}; move it away, the journal will rebuild it`, {
+  return new HeadpondError("corrupt", `cannot read ${path}: ${message}; ${advice}`, {
     cause: error,
   });
 }

@@ -274,7 +274,7 @@ export class BlockCache {
             id: changed.id,
             path: changed.descriptor.path,
             block,
-            directory: directory.path,
+            file: directory.dataPath(changed.id),
           });
           this.onDamaged(changed, block);
         },
