@@ -249,7 +249,7 @@ export function applyRename(tree: Tree, command: CommandOf<"rename">): ResultOf<
   const mount = tree.registry.mount(fromMountId);
   if (mount === undefined) {
     if (target !== undefined) tree.detach(target, false);
-    tree.move(inode, from, parent, name);
+    tree.move(inode, parent, name);
     return renamed(inode, header.version, target);
   }
   const refusal = refuseChange(tree, mount, from, true) ?? refuseChange(tree, mount, to, true);

@@ -101,7 +101,7 @@ function finishRename(tree: Tree, intent: Intent): ResultOf<"rename"> {
   if (parent === undefined) return tree.missing(parentPath);
   const target = tree.state.inodes.child(parent, name);
   if (target !== undefined) tree.detach(target, false);
-  tree.move(inode, intent.path, parent, name);
+  tree.move(inode, parent, name);
   return renamed(inode, tree.state.header.version, target);
 }
 

@@ -13,7 +13,8 @@ import type { InodeId, MountId } from "../base/ids.ts";
 import { ByteReader, ByteWriter } from "./bytes.ts";
 import { type Digest, hashBytes, hashHigh, hashLow } from "./hash.ts";
 import { compareNames, Inode, readInode, writeInode } from "./inode.ts";
-import { NameFilter } from "./name-filter.ts";
+import { NameCache } from "./name-cache.ts";
+import { hashName, NameFilter } from "./name-filter.ts";
 import { type Batch, inodesTable, namesTable, type Store } from "./store.ts";
 
 export const inodesPerPage = 8;
@@ -46,6 +47,7 @@ export class InodeTable {
   /** Pages from here on are not in the store. */
   #pageEnd: number;
   readonly #filter = new NameFilter();
+  readonly #nameCache: NameCache;
   readonly #scratch = new ByteWriter(4096);
   readonly #keyWriter = new ByteWriter(512);
   readonly #reader: ByteReader;
@@ -58,12 +60,14 @@ export class InodeTable {
     readonly store: Store;
     readonly digest: Digest;
     readonly cachedInodesMax: number;
+    readonly cachedNamesMax: number;
     /** No inode in the store has this id or a higher one. */
     readonly nextInodeId: number;
   }) {
     this.#store = options.store;
     this.#digest = options.digest;
     this.#cachedMax = options.cachedInodesMax;
+    this.#nameCache = new NameCache(options.cachedNamesMax);
     this.#pageEnd = Math.ceil(options.nextInodeId / inodesPerPage);
     for (let i = 0; i < shardCount; i++) this.#shards.push(new Map());
     this.#reader = new ByteReader("an inode row of the state", Buffer.alloc(0));
@@ -115,18 +119,29 @@ export class InodeTable {
     return inode;
   }
 
+  child(directory: Inode, name: string): Inode | undefined {
+    const hash = hashName(directory.id, name);
+    const guess = this.#nameCache.get(hash);
+    if (guess !== 0) {
+      const inode = this.get(guess);
+      if (inode !== undefined && inode.parentId === directory.id && inode.name === name) {
+        inode.parent = directory;
+        return inode;
+      }
+    }
+    const id = this.#lookup(directory, name, hash);
+    if (id === 0) return undefined;
+    this.#nameCache.set(hash, id);
+    return this.get(id);
+  }
+
   /** The child's id, or 0. */
-  lookup(directory: Inode, name: string): number {
-    if (this.#filter.isAbsent(directory, name)) return 0;
+  #lookup(directory: Inode, name: string, hash: number): number {
+    if (this.#filter.isAbsent(directory, hash)) return 0;
     const changed = directory.names?.get(name) ?? directory.frozenNames?.get(name);
     if (changed !== undefined) return changed;
     const value = this.#store.get(namesTable, this.#nameKey(directory.id, name));
     return value === undefined ? 0 : value.readUIntBE(0, 6);
-  }
-
-  child(directory: Inode, name: string): Inode | undefined {
-    const id = this.lookup(directory, name);
-    return id === 0 ? undefined : this.get(id);
   }
 
   /** Must come before every change of an inode's fields. */
@@ -161,7 +176,11 @@ export class InodeTable {
     const { size } = directory.names;
     directory.names.set(name, id);
     directory.sortedNames = undefined;
-    if (id !== 0) this.#filter.add(directory, name);
+    if (id !== 0) {
+      const hash = hashName(directory.id, name);
+      this.#filter.add(directory, hash);
+      this.#nameCache.set(hash, id);
+    }
     this.#dirtyNames += directory.names.size - size;
   }
 

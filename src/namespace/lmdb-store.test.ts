@@ -184,7 +184,9 @@ test("a process killed at any moment leaves a whole batch behind, which can be c
 });
 
 test("the cache lets clean inodes go, and finds them in the store again", async () => {
-  const harness = await NamespaceHarness.open("lmdb", { limits: { cachedInodesMax: 100, cachedPathsMax: 100 } });
+  const harness = await NamespaceHarness.open("lmdb", {
+    limits: { cachedInodesMax: 100, cachedNamesMax: 100, cachedDirectoriesMax: 100 },
+  });
   const shell = new Shell(harness);
   for (let i = 0; i < 5000; i++) ok(shell.create(`/d${i % 10}/f${i}`, { recursive: true }));
   await harness.namespace.flush();

@@ -19,6 +19,7 @@ export interface StoreDisk {
   syncDirectory(path: string): Promise<void>;
   open(path: string, mode: "write"): Promise<StoreFile>;
   stat(path: string): Promise<{ readonly sizeBytes: number }>;
+  space(path: string): Promise<{ readonly freeBytes: number }>;
 }
 
 export interface StoreFile {
@@ -36,6 +37,8 @@ export type LmdbStoreOptions = {
   readonly bootId?: string;
 };
 
+/** So little is nothing: a commit writes whole pages, many at a time. */
+const fullDiskBytes = 1024 * 1024;
 const fileName = "state.mdb";
 const newFileName = "state-new.mdb";
 const tableNames = ["inodes", "names", "rows"] as const;
@@ -145,10 +148,23 @@ export class LmdbStore implements Store {
     try {
       await committed;
     } catch (error) {
-      throw storeError(await commitError(error), this.#path);
+      throw await this.#writeError(await commitError(error));
     }
     // Reads within this turn of the event loop must see the batch, too.
     root.resetReadTxn();
+  }
+
+  /** LMDB reports a write that was cut short, which is what a full disk does to it, as an input/output error. */
+  async #writeError(error: unknown): Promise<HeadpondError> {
+    const known = storeError(error, this.#path);
+    if (!isHeadpondError(known, "corrupt") || !/Input\/output error|EIO/.test(known.message)) return known;
+    const { freeBytes } = await this.#options.disk.space(this.#options.directory);
+    if (freeBytes < fullDiskBytes) {
+      const message = `no space for ${this.#path}: ${freeBytes} bytes free: make room, it then goes on by itself`;
+      return new HeadpondError("no-space", message, { cause: error });
+    }
+    const message = `cannot write ${this.#path}: input/output error: check the disk; the journal has everything`;
+    return new HeadpondError("unavailable", message, { cause: error });
   }
 
   async backup(path: string): Promise<void> {

@@ -20,13 +20,14 @@ export class NameFilter {
     directory.filterEpoch = this.#epoch;
   }
 
-  add(directory: Inode, name: string): void {
+  /** `hash` is `hashName` of the two, here and below. */
+  add(directory: Inode, hash: number): void {
     if (directory.filterEpoch !== this.#epoch) return;
     if (this.#room === 0 && !this.#grow()) return;
     this.#room--;
     const layer = this.#layers[this.#layers.length - 1] as Int32Array;
     const mask = layer.length * 32 - 1;
-    let bit = hashName(directory.id, name);
+    let bit = hash;
     const step = (Math.imul(bit, 0x9e3779b1) >>> 3) | 1;
     for (let i = 0; i < probes; i++) {
       const at = bit & mask;
@@ -36,13 +37,12 @@ export class NameFilter {
   }
 
   /** True: the directory does not hold the name. False: it may. */
-  isAbsent(directory: Inode, name: string): boolean {
+  isAbsent(directory: Inode, hash: number): boolean {
     if (directory.filterEpoch !== this.#epoch) return false;
-    const first = hashName(directory.id, name);
-    const step = (Math.imul(first, 0x9e3779b1) >>> 3) | 1;
+    const step = (Math.imul(hash, 0x9e3779b1) >>> 3) | 1;
     for (const layer of this.#layers) {
       const mask = layer.length * 32 - 1;
-      let bit = first;
+      let bit = hash;
       let i = 0;
       for (; i < probes; i++) {
         const at = bit & mask;
@@ -68,7 +68,8 @@ export class NameFilter {
   }
 }
 
-function hashName(directoryId: number, name: string): number {
+/** 32 bits, signed. */
+export function hashName(directoryId: number, name: string): number {
   let hash = Math.imul(directoryId | 0, 0x85ebca6b) ^ 0x27d4eb2f;
   for (let i = 0; i < name.length; i++) {
     hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);

@@ -24,15 +24,19 @@ import { rowsTable, type Store } from "./store.ts";
 import { Tree } from "./tree.ts";
 
 export type NamespaceLimits = {
-  /** Clean inodes and resolved paths kept in memory. */
+  /** Clean inodes kept in memory, about 450 bytes each. */
   readonly cachedInodesMax: number;
-  readonly cachedPathsMax: number;
+  /** Names whose inodes need no look into the store, 16 to 32 bytes each. */
+  readonly cachedNamesMax: number;
+  /** Resolved paths of directories. */
+  readonly cachedDirectoriesMax: number;
   readonly flush: FlushLimits;
 };
 
 export const namespaceLimitsDefault: NamespaceLimits = {
   cachedInodesMax: 200_000,
-  cachedPathsMax: 200_000,
+  cachedNamesMax: 2 ** 21,
+  cachedDirectoriesMax: 50_000,
   flush: flushLimitsDefault,
 };
 
@@ -74,8 +78,8 @@ export class Namespace {
     this.#store = options.store;
     this.#limits = { ...namespaceLimitsDefault, ...options.limits };
     this.#backgroundFlush = options.backgroundFlush ?? true;
-    this.#state = new State(this.#store, this.#limits.cachedInodesMax);
-    this.#tree = new Tree(this.#state, this.#limits.cachedPathsMax);
+    this.#state = new State(this.#store, this.#limits);
+    this.#tree = new Tree(this.#state, this.#limits.cachedDirectoriesMax);
     this.#documents = new Documents(this.#state.rows);
     this.#flusher = this.#makeFlusher();
   }
@@ -126,8 +130,8 @@ export class Namespace {
   async reset(path: string | undefined): Promise<void> {
     await this.#flusher.close();
     await this.#store.replace(path);
-    this.#state = new State(this.#store, this.#limits.cachedInodesMax);
-    this.#tree = new Tree(this.#state, this.#limits.cachedPathsMax);
+    this.#state = new State(this.#store, this.#limits);
+    this.#tree = new Tree(this.#state, this.#limits.cachedDirectoriesMax);
     this.#documents = new Documents(this.#state.rows);
     this.#flusher = this.#makeFlusher();
   }
@@ -355,7 +359,7 @@ export class Namespace {
   } {
     const { inodes } = this.#state;
     return {
-      hits: this.#tree.pathHits,
+      hits: inodes.hits,
       misses: inodes.misses,
       inodes: inodes.cachedCount,
       unflushedRows: this.#state.dirtyCount,

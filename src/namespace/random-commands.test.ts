@@ -13,7 +13,8 @@ const names = ["a", "b", "c", "dd", "\u{1F600}", "\uffff"];
 /** So small that everything is evicted, flushed in tiny slices and read back all the time. */
 const tinyLimits = {
   cachedInodesMax: 4,
-  cachedPathsMax: 4,
+  cachedNamesMax: 4,
+  cachedDirectoriesMax: 4,
   flush: { rowsTarget: 8, delayMs: 1, sliceRows: 2, rowsMax: 1000, retryMs: 1 },
 };
 

@@ -57,7 +57,7 @@ export class State {
   readonly sessions: SessionTable;
 
   /** Reads what the store holds. Throws `corrupt` or `unsupported`. */
-  constructor(store: Store, cachedInodesMax: number) {
+  constructor(store: Store, limits: { readonly cachedInodesMax: number; readonly cachedNamesMax: number }) {
     this.#store = store;
     const found = store.get(rowsTable, headerKey);
     this.header = found === undefined ? emptyHeader() : parseHeader(Buffer.from(found));
@@ -65,7 +65,8 @@ export class State {
     this.#inodesDigest = Digest.parse(digests.inodes);
     this.#rowsDigest = Digest.parse(digests.rows);
     this.#sessionsDigest = Digest.parse(digests.sessions);
-    this.inodes = new InodeTable({ store, digest: this.#inodesDigest, cachedInodesMax, nextInodeId });
+    const { cachedInodesMax, cachedNamesMax } = limits;
+    this.inodes = new InodeTable({ store, digest: this.#inodesDigest, cachedInodesMax, cachedNamesMax, nextInodeId });
     this.rows = new RowTable({ store, digest: this.#rowsDigest });
     this.sessions = new SessionTable({ store, digest: this.#sessionsDigest });
     if (found === undefined) this.#makeRoot();

@@ -17,33 +17,31 @@ export type NewInode = { readonly mode: number; readonly owner: string; readonly
 export class Tree {
   readonly state: State;
   readonly registry: Registry;
-  readonly #cachedPathsMax: number;
-  /** Paths resolved lately, in two generations: when the young one is full it becomes the old one. */
-  #paths = new Map<Path, Inode>();
-  #oldPaths = new Map<Path, Inode>();
-  pathHits = 0;
+  readonly #cachedDirectoriesMax: number;
+  /** Paths of directories resolved lately, in two generations: when the young one is full it becomes the old one. */
+  #directories = new Map<Path, Inode>();
+  #oldDirectories = new Map<Path, Inode>();
 
-  constructor(state: State, cachedPathsMax: number) {
+  constructor(state: State, cachedDirectoriesMax: number) {
     this.state = state;
     this.registry = new Registry(state.rows);
-    this.#cachedPathsMax = Math.ceil(cachedPathsMax / 2);
+    this.#cachedDirectoriesMax = Math.ceil(cachedDirectoriesMax / 2);
   }
 
   resolve(path: Path): Inode | undefined {
-    const cached = this.#cached(path);
-    if (cached !== undefined) return cached;
     if (path === rootPath) return this.state.root;
     const slash = path.lastIndexOf("/");
-    const parent = this.resolve((slash === 0 ? "/" : path.slice(0, slash)) as Path);
-    if (parent === undefined || !parent.isDirectory) return undefined;
-    const inode = this.state.inodes.child(parent, path.slice(slash + 1));
-    if (inode !== undefined) this.#remember(path, inode);
-    return inode;
+    const parent = slash === 0 ? this.state.root : this.directory(path.slice(0, slash) as Path);
+    return parent === undefined ? undefined : this.state.inodes.child(parent, path.slice(slash + 1));
   }
 
   directory(path: Path): Inode | undefined {
+    const cached = this.#cached(path);
+    if (cached !== undefined) return cached;
     const inode = this.resolve(path);
-    return inode?.isDirectory === true ? inode : undefined;
+    if (inode?.isDirectory !== true) return undefined;
+    this.#remember(path, inode);
+    return inode;
   }
 
   /** Why `path`, which does not resolve to what was wanted, does not. */
@@ -135,8 +133,8 @@ export class Tree {
     return inode;
   }
 
-  /** Moves an inode to a free name. `path` is where it was. */
-  move(inode: Inode, path: Path, parent: Inode, name: string): void {
+  /** Moves an inode to a free name. */
+  move(inode: Inode, parent: Inode, name: string): void {
     const { inodes, header } = this.state;
     const from = this.parentOf(inode) as Inode;
     inodes.unlink(from, inode.name);
@@ -149,7 +147,6 @@ export class Tree {
     from.childRemovedVersion = header.version;
     this.#childCame(parent, 1);
     if (inode.isDirectory) this.changedTree();
-    else this.forget(path);
   }
 
   /**
@@ -206,13 +203,8 @@ export class Tree {
   /** A directory moved, went, or changed what it hands down. */
   changedTree(): void {
     this.state.inodes.epoch++;
-    this.#paths.clear();
-    this.#oldPaths.clear();
-  }
-
-  forget(path: Path): void {
-    this.#paths.delete(path);
-    this.#oldPaths.delete(path);
+    this.#directories.clear();
+    this.#oldDirectories.clear();
   }
 
   #childCame(parent: Inode, change: 1 | -1): void {
@@ -224,28 +216,28 @@ export class Tree {
   }
 
   #cached(path: Path): Inode | undefined {
-    const young = this.#paths.get(path);
-    if (young !== undefined) return this.#usable(young);
-    const old = this.#oldPaths.get(path);
-    if (old === undefined || this.#usable(old) === undefined) return undefined;
+    const young = this.#directories.get(path);
+    if (young !== undefined) return usable(young);
+    const old = this.#oldDirectories.get(path);
+    if (old === undefined || usable(old) === undefined) return undefined;
     this.#remember(path, old);
     return old;
   }
 
-  #usable(inode: Inode): Inode | undefined {
-    if (!inode.live || inode.removed) return undefined;
-    inode.referenced = true;
-    this.pathHits++;
-    return inode;
-  }
-
   #remember(path: Path, inode: Inode): void {
-    if (this.#paths.size >= this.#cachedPathsMax) {
-      this.#oldPaths = this.#paths;
-      this.#paths = new Map();
+    if (this.#directories.size >= this.#cachedDirectoriesMax) {
+      this.#oldDirectories = this.#directories;
+      this.#directories = new Map();
     }
-    this.#paths.set(path, inode);
+    this.#directories.set(path, inode);
   }
+}
+
+/** Undefined when the object is no longer the directory's. */
+function usable(inode: Inode): Inode | undefined {
+  if (!inode.live || inode.removed) return undefined;
+  inode.referenced = true;
+  return inode;
 }
 
 /** Parent and name of a path other than `/`. */
