@@ -8,7 +8,7 @@
 import { assert } from "../base/assert.ts";
 import type { Random } from "../base/random.ts";
 import type { RaftLog } from "./log.ts";
-import { isVoter, type Membership, membersOf } from "./membership.ts";
+import { type Membership, membersOf } from "./membership.ts";
 import type { Outbox } from "./outbox.ts";
 import { voteResult } from "./quorum.ts";
 import type { HardState, Message, NodeId, Role } from "./types.ts";
@@ -103,7 +103,8 @@ export class Election {
   }
 
   get isEligible(): boolean {
-    return isVoter(this.#options.membership.current, this.#options.id);
+    const { id, log, membership } = this.#options;
+    return membership.isVoterSince(log.commit, id);
   }
 
   /** `pre` asks first whether an election could be won, so that a hopeless one disturbs nobody with a new term. */

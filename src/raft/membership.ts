@@ -103,6 +103,15 @@ export class Membership {
     return this.#last.index;
   }
 
+  /**
+   * Whether `id` votes in the current configuration or in one that it may still replace: a leader that wrote its own
+   * removal and lost power has the longest log, and can alone bring the removal to an end.
+   */
+  isVoterSince(commitIndex: number, id: NodeId): boolean {
+    const first = this.#history.findLastIndex((item) => item.index <= commitIndex);
+    return this.#history.slice(Math.max(0, first)).some(({ configuration }) => isVoter(configuration, id));
+  }
+
   append(index: number, configuration: Configuration): void {
     assert(index > this.index, `configuration ${index} follows ${this.index}`);
     this.#history.push({ index, configuration });
@@ -139,7 +148,8 @@ function sameConfiguration(a: Configuration, b: Configuration): boolean {
   return (
     sameIds(a.voters, b.voters) &&
     sameIds(a.learners, b.learners) &&
-    JSON.stringify(Object.entries(a.addresses).sort()) === JSON.stringify(Object.entries(b.addresses).sort())
+    sameIds(Object.keys(a.addresses), Object.keys(b.addresses)) &&
+    Object.entries(a.addresses).every(([id, address]) => b.addresses[id] === address)
   );
 }
 

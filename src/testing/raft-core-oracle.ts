@@ -13,7 +13,8 @@ export class Violation extends Error {
   override readonly name = "Violation";
 }
 
-type Committed = { readonly term: number; readonly state: number };
+/** `leaderTerm`: in which it was committed, which may be later than the entry's own. */
+type Committed = { readonly term: number; readonly state: number; readonly leaderTerm: number };
 
 export class RaftOracle {
   /** Entry i is at place i - 1. */
@@ -45,10 +46,10 @@ export class RaftOracle {
     const other = this.#leaders.get(raft.term) ?? id;
     if (other !== id) throw new Violation(`election safety: ${other} and ${id} both lead term ${raft.term}`);
     this.#leaders.set(raft.term, id);
-    const last = this.commitIndex;
-    if (last === 0) return;
+    // What was committed in later terms is none of its business: its votes may have come late.
+    const last = this.#committed.findLastIndex(({ leaderTerm }) => leaderTerm < raft.term) + 1;
     const term = raft.termAt(last);
-    if (term !== this.#at(last).term) {
+    if (last > 0 && term !== this.#at(last).term) {
       throw new Violation(
         `leader completeness: ${id} leads term ${raft.term}, has ${term}/${last}, but ${this.#at(last).term}/${last} is committed`,
       );
@@ -93,7 +94,7 @@ export class RaftOracle {
       if (index !== this.commitIndex + 1) throw new Violation(`${id} commits ${index} before ${this.commitIndex + 1}`);
       const hash = this.#entries.get(index * 2 ** 24 + term)?.hash;
       if (hash === undefined) throw new Violation(`${id} commits ${term}/${index}, which nobody wrote`);
-      this.#committed.push({ term, state: nextState(this.stateAt(index - 1), index, hash) });
+      this.#committed.push({ term, leaderTerm: raft.term, state: nextState(this.stateAt(index - 1), index, hash) });
     }
     const last = raft.commitIndex;
     const term = raft.termAt(last) ?? 0;

@@ -21,7 +21,8 @@ export type SimulationOptions = {
   readonly ticks: number;
   /** A core with a planted bug, to test the simulator. */
   readonly Raft?: RaftClass;
-  readonly onEvent?: (line: string) => void;
+  /** Fixed instead of drawn: where to look for something. */
+  readonly profile?: Partial<Profile>;
 };
 
 export type SimulationResult = {
@@ -33,6 +34,9 @@ export type SimulationResult = {
   readonly counts: Counts;
 };
 
+/** A message that may end somebody's leadership. */
+const challenges: ReadonlySet<Message["type"]> = new Set(["pre-vote", "vote", "timeout-now"]);
+
 const healTicksMax = 15_000;
 
 export function simulate(options: SimulationOptions): SimulationResult {
@@ -40,7 +44,7 @@ export function simulate(options: SimulationOptions): SimulationResult {
 }
 
 /** How hard this history is: drawn from the seed. Means in milliseconds; `Infinity`: never. */
-type Profile = ReturnType<typeof drawProfile>;
+export type Profile = ReturnType<typeof drawProfile>;
 
 function drawProfile(random: Random) {
   const every = (chance: number, ...meansMs: readonly number[]): number =>
@@ -48,20 +52,25 @@ function drawProfile(random: Random) {
   return {
     size: random.pick([1, 2, 3, 3, 3, 4, 5, 5]),
     loss: random.pick([0, 0, 0.01, 0.05, 0.2]),
-    repeat: random.pick([0, 0.01, 0.1]),
-    delayMs: random.pick([1, 3, 10, 40]),
+    repeat: random.pick([0, 0.01, 0.1, 0.3]),
+    delayMs: random.pick([1, 1, 3, 10, 40, 120]),
     /** Some messages come much later. */
-    straggle: random.pick([0, 0.005, 0.05]),
-    flushMs: random.pick([0, 1, 4, 30]),
+    straggle: random.pick([0, 0.005, 0.05, 0.2]),
+    flushMs: random.pick([0, 1, 4, 30, 120]),
     proposeMs: random.pick([8, 20, 60]),
+    /** Clients fall silent for so long now and then: then members that are cut off have no shorter logs. */
+    lullMs: every(0.6, 300, 1500),
     readMs: random.pick([10, 40]),
-    cutMs: every(0.7, 700, 2000, 5000),
-    crashMs: every(0.7, 1500, 5000),
-    pauseMs: every(0.6, 1000, 4000),
+    cutMs: every(0.7, 400, 1200, 4000),
+    crashMs: every(0.7, 250, 1200, 4000),
+    downMs: random.pick([5, 50, 400, 2000]),
+    pauseMs: every(0.6, 600, 3000),
     hangMs: every(0.4, 2000, 6000),
-    changeMs: every(0.6, 500, 2000),
-    transferMs: every(0.5, 700, 3000),
-    checkpointMs: every(0.7, 300, 1500),
+    changeMs: every(0.6, 300, 1500),
+    transferMs: every(0.5, 300, 2000),
+    checkpointMs: every(0.7, 60, 300, 1500),
+    /** How often the leader is cut off just when somebody tries to take its place, or a voter crashes when it has voted. */
+    malice: random.pick([0, 0.2, 1]),
     payloadBytes: random.pick([4, 20, 200]),
     keepEntries: random.pick([0, 5, 50]),
   };
@@ -75,6 +84,8 @@ class Simulation {
   readonly #oracle = new RaftOracle();
   readonly #nodes = new Map<NodeId, SimulatedNode>();
   readonly #cut = new Set<string>();
+  /** Cut off for a moment, from everybody. */
+  readonly #isolated = new Set<NodeId>();
   readonly #counts: Counts = {
     events: 0,
     proposed: 0,
@@ -95,7 +106,7 @@ class Simulation {
   constructor(options: SimulationOptions) {
     this.#options = options;
     this.#random = new Random(options.seed);
-    this.#profile = drawProfile(this.#random);
+    this.#profile = { ...drawProfile(this.#random), ...options.profile };
   }
 
   run(): SimulationResult {
@@ -145,7 +156,9 @@ class Simulation {
     const p = this.#profile;
     this.#often(p.proposeMs, () => this.#propose());
     this.#often(p.readMs, () => this.#any().read());
-    this.#often(p.checkpointMs, () => this.#any().saveCheckpoint(p.keepEntries));
+    this.#often(p.checkpointMs, () =>
+      (this.#random.chance(0.5) ? this.#someLeader() : this.#any()).saveCheckpoint(p.keepEntries),
+    );
     this.#often(p.cutMs, () => this.#cutNetwork());
     this.#often(p.crashMs, () => this.#crash());
     this.#often(p.pauseMs, () => this.#pause());
@@ -182,6 +195,8 @@ class Simulation {
   }
 
   #propose(): void {
+    const { lullMs } = this.#profile;
+    if (lullMs < Number.POSITIVE_INFINITY && Math.floor(this.#events.nowMs / lullMs) % 2 === 1) return;
     const bytes = this.#random.between(4, this.#profile.payloadBytes);
     const node = this.#random.chance(0.9) ? this.#someLeader() : this.#any();
     node.propose(payloadOf(++this.#payloads, bytes));
@@ -191,7 +206,13 @@ class Simulation {
     const { loss, repeat, straggle, delayMs } = this.#profile;
     const random = this.#random;
     const times = !this.#isHealed && random.chance(repeat) ? 2 : 1;
-    const failed = this.#cut.has(`${message.from}>${message.to}`) || (!this.#isHealed && random.chance(loss));
+    const isCut = this.#isolated.has(message.from) || this.#isolated.has(message.to);
+    const failed = isCut || this.#cut.has(`${message.from}>${message.to}`) || (!this.#isHealed && random.chance(loss));
+    if (challenges.has(message.type)) this.#isolateLeader(message.from);
+    if (message.type === "vote-reply" && message.granted && random.chance(this.#isHealed ? 0 : this.#profile.malice)) {
+      const voter = this.#nodes.get(message.from);
+      this.#events.after(0, () => voter?.isUp === true && this.#crashOne(voter));
+    }
     if (message.type === "snapshot") this.#reportSnapshot(message, failed);
     else if (failed && random.chance(0.1)) {
       this.#events.after(1, () => this.#nodes.get(message.from)?.tell((raft) => raft.unreachable(message.to)));
@@ -202,6 +223,19 @@ class Simulation {
       if (!this.#isHealed && random.chance(straggle)) wait += random.between(0, 1500);
       this.#events.after(wait, () => this.#nodes.get(message.to)?.receive(message, state));
     }
+  }
+
+  /** A leader that does not hear of its successor goes on as long as it may. */
+  #isolateLeader(challenger: NodeId): void {
+    const random = this.#random;
+    if (this.#isHealed || !random.chance(this.#profile.malice)) return;
+    const leader = this.#leaders()[0];
+    if (leader === undefined || this.#isolated.has(leader.id)) return;
+    // The message of a leader that hands over must get out.
+    this.#events.after(challenger === leader.id ? this.#profile.delayMs : 0, () => this.#isolated.add(leader.id));
+    const endMs = random.between(20, 400);
+    for (let wait = 5; wait < endMs; wait += 15) this.#events.after(wait, () => leader.read());
+    this.#events.after(endMs + this.#profile.delayMs, () => this.#isolated.delete(leader.id));
   }
 
   /** The journal tells what became of a transfer, but not always. */
@@ -215,9 +249,11 @@ class Simulation {
   #cutNetwork(): void {
     const random = this.#random;
     this.#cut.clear();
-    const ids = random.shuffle([...this.#nodes.keys()]);
-    const kind = random.pick(["none", "halves", "leader", "one-way", "pair"]);
     const leader = this.#leaders()[0]?.id;
+    const ids = random.shuffle([...this.#nodes.keys()]);
+    // Somebody who does not hear the leader, though others do.
+    if (leader !== undefined && random.chance(0.5)) ids.sort((a, b) => Number(b === leader) - Number(a === leader));
+    const kind = random.pick(["none", "halves", "leader", "one-way", "pair", "pair", "pair"]);
     const size = kind === "halves" ? random.between(1, ids.length - 1) : 1;
     const group = kind === "leader" && leader !== undefined ? [leader] : ids.slice(0, size);
     if (kind === "pair") {
@@ -235,12 +271,17 @@ class Simulation {
   #crash(): void {
     const all = this.#random.chance(0.1);
     for (const node of all ? this.#nodes.values() : [this.#random.chance(0.4) ? this.#someLeader() : this.#any()]) {
-      if (!node.isUp) continue;
-      node.crash();
-      this.#events.after(this.#random.between(1, this.#random.pick([20, 400, 2000])), () => {
-        if (!node.isUp) node.start();
-      });
+      if (node.isUp) this.#crashOne(node);
     }
+  }
+
+  #crashOne(node: SimulatedNode): void {
+    node.crash();
+    this.#events.after(this.#random.between(1, this.#profile.downMs), () => {
+      if (node.isUp) return;
+      node.start();
+      this.#isolateLeader(node.id);
+    });
   }
 
   #pause(): void {
@@ -283,36 +324,43 @@ class Simulation {
       if (!node.isUp) node.start();
       node.thaw();
     }
-    const untilMs = this.#events.nowMs + healTicksMax;
-    while (this.#events.nowMs < untilMs) {
-      const target = this.#oracle.commitIndex + 1;
-      const granted = this.#counts.leaseReads;
+    this.#isolated.clear();
+    // First nobody asks for anything: what was under way must come to its end by itself.
+    this.#await("rest", () => this.#isAtRest(0));
+    const target = this.#oracle.commitIndex + 1;
+    const { leaseReads, quorumReads } = this.#counts;
+    this.#await("a proposal and a read", () => {
       for (const leader of this.#leaders()) {
-        leader.propose(payloadOf(++this.#payloads, 8));
+        if (this.#oracle.commitIndex < target) leader.propose(payloadOf(++this.#payloads, 8));
         leader.read();
       }
-      const stopMs = this.#events.nowMs + 300;
+      return this.#counts.leaseReads + this.#counts.quorumReads > leaseReads + quorumReads && this.#isAtRest(target);
+    });
+  }
+
+  #await(what: string, isDone: () => boolean): void {
+    const untilMs = this.#events.nowMs + healTicksMax;
+    while (this.#events.nowMs < untilMs) {
+      if (isDone()) return;
+      const stopMs = this.#events.nowMs + 100;
       while (this.#events.step(stopMs));
-      if (this.#counts.leaseReads > granted && this.#isAtRest(target)) return;
     }
     const members = [...this.#nodes.values()].map((node) => node.raft.describe());
     const peers = this.#leaders().flatMap((node) =>
       node.raft.status.peers.map(({ id, progress }) => `${id} ${progress}`),
     );
-    throw new Violation(
-      `liveness: no rest within ${healTicksMax} ticks of healing\n${[...members, ...peers].join("\n")}`,
-    );
+    throw new Violation(`liveness: no ${what} within ${healTicksMax} ticks\n${[...members, ...peers].join("\n")}`);
   }
 
   #isAtRest(target: number): boolean {
     const leaders = this.#leaders();
     const [leader] = leaders;
     if (leader === undefined || leaders.length > 1 || this.#oracle.commitIndex < target) return false;
-    const { configuration } = leader.raft.status;
-    if (isJoint(configuration)) return false;
+    const { configuration, lastIndex, commitIndex, hasCommitted } = leader.raft.status;
+    if (isJoint(configuration) || !hasCommitted || commitIndex < lastIndex) return false;
     return membersOf(configuration).every((id) => {
       const node = this.#nodes.get(id);
-      return node !== undefined && node.appliedIndex >= target && node.raft.leader === leader.id;
+      return node !== undefined && node.appliedIndex === lastIndex && node.raft.leader === leader.id;
     });
   }
 }
