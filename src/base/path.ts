@@ -71,16 +71,23 @@ export function pathNames(path: Path): readonly string[] {
   return path === "/" ? [] : path.slice(1).split("/");
 }
 
+/** Where the slash before the last name is. A loop, because names are short and `lastIndexOf` is a call into the engine. */
+export function lastSlash(path: Path): number {
+  let at = path.length - 1;
+  while (at > 0 && path.charCodeAt(at) !== slashCode) at--;
+  return at;
+}
+
 /** The parent, or undefined of the root. */
 export function parentPath(path: Path): Path | undefined {
   if (path === "/") return undefined;
-  const slash = path.lastIndexOf("/");
+  const slash = lastSlash(path);
   return (slash === 0 ? "/" : path.slice(0, slash)) as Path;
 }
 
 /** The last name; `""` of the root. */
 export function baseName(path: Path): string {
-  return path.slice(path.lastIndexOf("/") + 1);
+  return path.slice(lastSlash(path) + 1);
 }
 
 export function joinPath(parent: Path, name: string): Path {

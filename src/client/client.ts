@@ -30,7 +30,7 @@ import { type ClientParts, type ConnectOptions, connectParts } from "./connect-p
 import { HeadpondFile } from "./file.ts";
 import { FileSource, type Whereabouts } from "./file-source.ts";
 import { LoadJob, watchJob } from "./job.ts";
-import type { CallOptions, MasterCalls } from "./master-calls.ts";
+import type { CallOptions, MasterCallOptions, MasterCalls } from "./master-calls.ts";
 import { MetadataCache } from "./metadata-cache.ts";
 import { Session } from "./session.ts";
 import { chooseWorkers } from "./worker-choice.ts";
@@ -146,9 +146,11 @@ export class HeadpondClient implements AsyncDisposable {
     return this.#session.change(methods.create, { path, ...fields, ...requested(options) }, options);
   }
 
-  async stat(path: string, options: ReadOptions = {}): Promise<FileStatus> {
-    const request = { path, ...defined({ consistency: options.consistency }) };
-    return this.#lastKnown(`stat ${path}`, async () => (await this.#read(methods.stat, request, options)).status);
+  stat(path: string, options: ReadOptions = {}): Promise<FileStatus> {
+    const { consistency } = options;
+    const request = consistency === undefined ? { path } : { path, consistency };
+    const ask = (): Promise<FileStatus> => this.#read(methods.stat, request, options).then(({ status }) => status);
+    return this.#lastAnswers === undefined ? ask() : this.#lastAnswers.answer(`stat ${path}`, ask);
   }
 
   /** Children in the order of their names, or the whole tree, depth first. */
@@ -374,7 +376,8 @@ export class HeadpondClient implements AsyncDisposable {
     request: NoInfer<Request>,
     options: CallOptions,
   ): Promise<Reply> {
-    return this.#masters.call(method, request, { ...options, readOnly: true });
+    const isPlain = options.signal === undefined && options.timeoutMs === undefined;
+    return this.#masters.call(method, request, isPlain ? readOnly : { ...options, readOnly: true });
   }
 
   #file(file: FileDescriptor, whereabouts: Whereabouts): HeadpondFile {
@@ -439,6 +442,8 @@ export class HeadpondClient implements AsyncDisposable {
   }
 }
 
+const readOnly: MasterCallOptions = Object.freeze({ readOnly: true });
+
 /** For questions on the way of something else, which goes on without the answer. */
 const locateTimeoutMs = 3000;
 
@@ -446,7 +451,12 @@ type Defined<T> = { [Key in keyof T]?: Exclude<T[Key], undefined> };
 
 /** Without the fields that are `undefined`: a message has no such thing. */
 function defined<T extends Record<string, unknown>>(fields: T): Defined<T> {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as Defined<T>;
+  const result: Record<string, unknown> = {};
+  for (const name in fields) {
+    const value = fields[name];
+    if (value !== undefined) result[name] = value;
+  }
+  return result as Defined<T>;
 }
 
 function requested(options: ChangeOptions): { requestId?: string } {

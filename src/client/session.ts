@@ -15,7 +15,7 @@ import type { Clock, Timer } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
 import { masterService, type Origin } from "../rpc/master-service.ts";
 import type { Method } from "../rpc/method.ts";
-import type { CallOptions, MasterCalls } from "./master-calls.ts";
+import type { CallOptions, MasterCallOptions, MasterCalls } from "./master-calls.ts";
 import { Watermark } from "./watermark.ts";
 import { within } from "./within.ts";
 
@@ -23,6 +23,9 @@ import { within } from "./within.ts";
 export const outstandingChangesMax = 4096;
 /** Part of a session's life after which it is prolonged, and checked before it is used again. */
 const keepAlivePart = 1 / 3;
+
+const noOptions: CallOptions = Object.freeze({});
+const retryUnknown: MasterCallOptions = Object.freeze({ retryUnknown: true });
 
 type Opened = {
   readonly id: SessionId;
@@ -50,6 +53,8 @@ export class Session {
   readonly #logger: Logger;
   readonly #clientName: string;
   #opened: Promise<Opened> | undefined;
+  /** What `#opened` gave. */
+  #current: Opened | undefined;
   #keepAlive: Timer | undefined;
   #checking: Promise<void> | undefined;
   #closed = false;
@@ -62,23 +67,51 @@ export class Session {
   }
 
   /** Makes one change, exactly once. An error whose `outcome` is `unknown` may have taken effect; every other has not. */
-  async change<Request extends { readonly origin?: Origin }, Reply>(
+  change<Request extends { readonly origin?: Origin }, Reply>(
     method: Method<Request, Reply>,
     request: Change<Request>,
-    options: CallOptions = {},
+    options: CallOptions = noOptions,
+  ): Promise<Reply> {
+    // Nearly always there is a session with room, and nothing to wait for.
+    const current = this.#current;
+    const number = current === undefined || !this.#isUsable(current) ? undefined : current.sequences.nextNow();
+    return current !== undefined && number !== undefined
+      ? this.#send(method, request, options, current, number)
+      : this.#sendLater(method, request, options);
+  }
+
+  async #sendLater<Request extends { readonly origin?: Origin }, Reply>(
+    method: Method<Request, Reply>,
+    request: Change<Request>,
+    options: CallOptions,
   ): Promise<Reply> {
     const { session, sequence } = await within(this.#number(), this.#clock, options, `session for ${method.name}`);
+    return this.#send(method, request, options, session, sequence);
+  }
+
+  #send<Request extends { readonly origin?: Origin }, Reply>(
+    method: Method<Request, Reply>,
+    request: Change<Request>,
+    options: CallOptions,
+    session: Opened,
+    sequence: number,
+  ): Promise<Reply> {
     const origin: Origin = { sessionId: session.id, sequence, acknowledged: session.sequences.acknowledged };
-    try {
-      return await this.#masters.call(method, { ...request, origin } as Request, { ...options, retryUnknown: true });
-    } catch (error) {
-      // The masters answer `unknown` to a request of an expired session: find out before the next change is sent.
-      if (isHeadpondError(error, "unknown-outcome")) this.#suspect(session);
-      throw error;
-    } finally {
-      // Answered or given up: either way nobody will ask for this result again, and a late copy of the request is refused.
-      session.sequences.settle(sequence);
-    }
+    const isPlain = options.signal === undefined && options.timeoutMs === undefined;
+    const callOptions = isPlain ? retryUnknown : { ...options, retryUnknown: true };
+    // Answered or given up: either way nobody will ask for this result again, and a late copy of the request is refused.
+    return this.#masters.call(method, { ...request, origin } as Request, callOptions).then(
+      (reply) => {
+        session.sequences.settle(sequence);
+        return reply;
+      },
+      (error: unknown) => {
+        // The masters answer `unknown` to a request of an expired session: find out before the next change is sent.
+        if (isHeadpondError(error, "unknown-outcome")) this.#suspect(session);
+        session.sequences.settle(sequence);
+        throw error;
+      },
+    );
   }
 
   /** Ends the session; the masters forget its results. A master that cannot be reached lets it expire. */
@@ -115,12 +148,19 @@ export class Session {
         if (this.#opened === opening) this.#opened = undefined;
         throw error;
       }
-      // After a pause of the whole process the timers are late: ask before a change is risked on a dead session.
-      const ageMs = this.#clock.monotonicMs() - session.provenMs;
-      if (!session.ended && ageMs > session.expiresAfterMs * 2 * keepAlivePart) await this.#check(session);
-      if (!session.ended) return session;
+      if (!session.ended && !this.#isUsable(session)) await this.#check(session);
+      if (!session.ended) {
+        this.#current = session;
+        return session;
+      }
       if (this.#opened === opening) this.#opened = undefined;
     }
+  }
+
+  /** After a pause of the whole process the timers are late: ask before a change is risked on a dead session. */
+  #isUsable(session: Opened): boolean {
+    if (session.ended || this.#closed) return false;
+    return this.#clock.monotonicMs() - session.provenMs <= session.expiresAfterMs * 2 * keepAlivePart;
   }
 
   async #open(): Promise<Opened> {

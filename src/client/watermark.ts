@@ -22,21 +22,27 @@ export class Watermark {
     return this.#acknowledged;
   }
 
+  /** The next number; `undefined` when one has to wait for it, or the session has ended. */
+  nextNow(): number | undefined {
+    if (this.#ended || this.#last - this.#acknowledged >= this.#outstandingMax) return undefined;
+    return ++this.#last;
+  }
+
   /** The next number, at once or when there is room; `undefined` once the session has ended. */
   async next(): Promise<number | undefined> {
     while (!this.#ended && this.#last - this.#acknowledged >= this.#outstandingMax) {
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }
-    if (this.#ended) return undefined;
-    this.#last++;
-    return this.#last;
+    return this.nextNow();
   }
 
   settle(sequence: number): void {
-    this.#settled.add(sequence);
+    // In order is the usual case, and needs no set.
+    if (sequence === this.#acknowledged + 1) this.#acknowledged++;
+    else this.#settled.add(sequence);
     while (this.#settled.delete(this.#acknowledged + 1)) this.#acknowledged++;
     const free = this.#outstandingMax - (this.#last - this.#acknowledged);
-    for (const wake of this.#waiting.splice(0, free)) wake();
+    if (this.#waiting.length > 0) for (const wake of this.#waiting.splice(0, free)) wake();
   }
 
   /** Nobody gets a number any more. */

@@ -4,7 +4,7 @@
  */
 
 import type { InodeId, MountId } from "../base/ids.ts";
-import { joinPath, type Path, pathNames, parentPath as pathParent, rootPath } from "../base/path.ts";
+import { joinPath, lastSlash, type Path, pathNames, rootPath } from "../base/path.ts";
 import type { Failed } from "./command.ts";
 import { fail, nameProblem, pathProblem, quote } from "./failure.ts";
 import { Inode } from "./inode.ts";
@@ -30,7 +30,7 @@ export class Tree {
 
   resolve(path: Path): Inode | undefined {
     if (path === rootPath) return this.state.root;
-    const slash = path.lastIndexOf("/");
+    const slash = lastSlash(path);
     const parent = slash === 0 ? this.state.root : this.directory(path.slice(0, slash) as Path);
     return parent === undefined ? undefined : this.state.inodes.child(parent, path.slice(slash + 1));
   }
@@ -242,5 +242,6 @@ function usable(inode: Inode): Inode | undefined {
 
 /** Parent and name of a path other than `/`. */
 export function splitPath(path: Path): { readonly parent: Path; readonly name: string } {
-  return { parent: pathParent(path) ?? rootPath, name: path.slice(path.lastIndexOf("/") + 1) };
+  const slash = lastSlash(path);
+  return { parent: slash === 0 ? rootPath : (path.slice(0, slash) as Path), name: path.slice(slash + 1) };
 }

@@ -6,6 +6,8 @@
 import { HeadpondError, toHeadpondError } from "../base/errors.ts";
 import type { Codec } from "./codec.ts";
 
+export type MethodCodecs = { readonly request: Codec; readonly answer: Codec };
+
 export interface CallOwner {
   onSettled(call: ClientCall): void;
 }
@@ -32,7 +34,8 @@ export abstract class ClientCall {
   /** Is told when it is settled and no longer counts. */
   owner: CallOwner | undefined;
   #settled = false;
-  #signal: AbortSignal | undefined;
+  /** Most calls have no signal, and make no listener. */
+  #unlisten: (() => void) | undefined;
 
   constructor(
     methodName: string,
@@ -45,8 +48,7 @@ export abstract class ClientCall {
     this.requestCodec = requestCodec;
     this.request = request;
     this.deadlineMs = deadlineMs;
-    this.#signal = signal;
-    signal?.addEventListener("abort", this.#onAbort, { once: true });
+    if (signal !== undefined) this.#listen(signal);
   }
 
   get settled(): boolean {
@@ -56,14 +58,18 @@ export abstract class ClientCall {
   abstract readonly kind: "unary" | "stream";
   protected abstract reject(error: HeadpondError): void;
 
-  readonly #onAbort = (): void => {
-    const { reason } = this.#signal as { readonly reason: unknown };
-    const error = toHeadpondError(reason);
-    const code = error.code === "internal" ? "cancelled" : error.code;
-    this.abandon(
-      new HeadpondError(code, `${this.methodName}: ${error.message}`, { cause: reason, outcome: this.outcome }),
-    );
-  };
+  #listen(signal: AbortSignal): void {
+    const onAbort = (): void => {
+      const reason: unknown = signal.reason;
+      const error = toHeadpondError(reason);
+      const code = error.code === "internal" ? "cancelled" : error.code;
+      this.abandon(
+        new HeadpondError(code, `${this.methodName}: ${error.message}`, { cause: reason, outcome: this.outcome }),
+      );
+    };
+    signal.addEventListener("abort", onAbort, { once: true });
+    this.#unlisten = () => signal.removeEventListener("abort", onAbort);
+  }
 
   /** Whether the server may know of it. */
   get outcome(): "none" | "unknown" {
@@ -90,7 +96,7 @@ export abstract class ClientCall {
   protected settle(): boolean {
     if (this.#settled) return false;
     this.#settled = true;
-    this.#signal?.removeEventListener("abort", this.#onAbort);
+    this.#unlisten?.();
     this.owner?.onSettled(this);
     return true;
   }
@@ -104,7 +110,7 @@ export class UnaryCall extends ClientCall {
 
   constructor(
     methodName: string,
-    codecs: { readonly request: Codec; readonly answer: Codec },
+    codecs: MethodCodecs,
     request: unknown,
     deadlineMs: number,
     signal: AbortSignal | undefined,

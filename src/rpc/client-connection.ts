@@ -119,10 +119,10 @@ export class ClientConnection implements CallCarrier {
   }
 
   /** Writes a request; fails it when it cannot be written. Only while `hasRoom`. */
-  send(call: ClientCall): void {
+  send(call: ClientCall, nowMs: number): void {
     const hello = this.#hello as ServerHello;
     const method = hello.methods[call.methodName];
-    const remainingMs = Math.ceil(call.deadlineMs - this.#clock.monotonicMs());
+    const remainingMs = Math.ceil(call.deadlineMs - nowMs);
     if (method === undefined) {
       const { software, role, name } = hello.peer;
       call.fail(

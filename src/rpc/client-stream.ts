@@ -4,7 +4,7 @@
  */
 
 import type { HeadpondError } from "../base/errors.ts";
-import { ClientCall } from "./client-call.ts";
+import { ClientCall, type MethodCodecs } from "./client-call.ts";
 import type { Codec } from "./codec.ts";
 
 type Waiting = { readonly resolve: (result: IteratorResult<unknown>) => void; readonly reject: (error: Error) => void };
@@ -25,7 +25,7 @@ export class ClientStream extends ClientCall {
 
   constructor(
     methodName: string,
-    codecs: { readonly request: Codec; readonly answer: Codec },
+    codecs: MethodCodecs,
     request: unknown,
     deadlineMs: number,
     signal: AbortSignal | undefined,

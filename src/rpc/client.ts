@@ -10,13 +10,13 @@ import { Random } from "../base/random.ts";
 import type { Clock, Timer } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
 import type { Address, Connection, Network } from "../io/network.ts";
-import { type CallOwner, type ClientCall, UnaryCall } from "./client-call.ts";
+import { type CallOwner, type ClientCall, type MethodCodecs, UnaryCall } from "./client-call.ts";
 import { ClientConnection, type ClientConnectionEvents, type ClientConnectionLimits } from "./client-connection.ts";
 import { ClientStream } from "./client-stream.ts";
 import { codecOf } from "./codec.ts";
 import { Deadlines } from "./deadlines.ts";
 import { type ClientHello, type PeerInfo, protocolVersions } from "./hello.ts";
-import type { Method, Service, StreamMethod } from "./method.ts";
+import type { AnyMethod, Method, Service, StreamMethod } from "./method.ts";
 
 export type ClientLimits = ClientConnectionLimits & {
   /** Calls and streams that are waiting or under way; beyond, they are refused as `overloaded`. */
@@ -124,13 +124,12 @@ export class RpcClient implements CallOwner {
     options?: CallOptions,
   ): Promise<Reply> {
     return new Promise<Reply>((resolve, reject) => {
-      const deadlineMs = this.#clock.monotonicMs() + (options?.timeoutMs ?? this.#limits.timeoutMs);
-      const codecs = { request: codecOf(method.request), answer: codecOf(method.reply) };
+      const nowMs = this.#clock.monotonicMs();
+      const deadlineMs = nowMs + (options?.timeoutMs ?? this.#limits.timeoutMs);
+      const signal = options?.signal;
       const settle = resolve as (reply: unknown) => void;
-      this.#submit(
-        new UnaryCall(method.name, codecs, request, deadlineMs, options?.signal, settle, reject),
-        options?.signal,
-      );
+      const call = new UnaryCall(method.name, codecsOf(method), request, deadlineMs, signal, settle, reject);
+      this.#submit(call, signal, nowMs);
     });
   }
 
@@ -151,10 +150,11 @@ export class RpcClient implements CallOwner {
     let over = false;
     const open = (): ClientStream => {
       const { streamWindowItems: items, streamWindowBytes: bytes } = this.#limits;
-      const deadlineMs = this.#clock.monotonicMs() + (options?.timeoutMs ?? Number.POSITIVE_INFINITY);
-      const codecs = { request: codecOf(method.request), answer: codecOf(method.item) };
-      const opened = new ClientStream(method.name, codecs, request, deadlineMs, options?.signal, { items, bytes });
-      this.#submit(opened, options?.signal);
+      const nowMs = this.#clock.monotonicMs();
+      const deadlineMs = nowMs + (options?.timeoutMs ?? Number.POSITIVE_INFINITY);
+      const window = { items, bytes };
+      const opened = new ClientStream(method.name, codecsOf(method), request, deadlineMs, options?.signal, window);
+      this.#submit(opened, options?.signal, nowMs);
       return opened;
     };
     return {
@@ -171,7 +171,7 @@ export class RpcClient implements CallOwner {
     };
   }
 
-  #submit(call: ClientCall, signal: AbortSignal | undefined): void {
+  #submit(call: ClientCall, signal: AbortSignal | undefined, nowMs: number): void {
     const refusal = this.#refusal(call.methodName, signal);
     if (refusal !== undefined) {
       call.fail(refusal);
@@ -180,7 +180,7 @@ export class RpcClient implements CallOwner {
     this.#outstanding++;
     call.owner = this;
     if (this.#waiting.size === 0 && this.#current?.hasRoom(call.kind) === true) {
-      this.#current.send(call);
+      this.#current.send(call, nowMs);
       return;
     }
     this.#waiting.add(call);
@@ -218,13 +218,14 @@ export class RpcClient implements CallOwner {
   #dispatch(): void {
     const connection = this.#current;
     if (connection === undefined || this.#waiting.size === 0) return;
+    const nowMs = this.#clock.monotonicMs();
     for (const call of this.#waiting) {
       if (!connection.hasRoom(call.kind)) {
         if (!connection.hasRoom(call.kind === "unary" ? "stream" : "unary")) return;
         continue;
       }
       this.#waiting.delete(call);
-      connection.send(call);
+      connection.send(call, nowMs);
     }
   }
 
@@ -336,6 +337,20 @@ export class RpcClient implements CallOwner {
     this.#refuseWaiting(error);
     this.#waitingDeadlines.close();
   }
+}
+
+const codecsOfMethods = new WeakMap<AnyMethod, MethodCodecs>();
+
+function codecsOf(method: AnyMethod): MethodCodecs {
+  let codecs = codecsOfMethods.get(method);
+  if (codecs === undefined) {
+    codecs = {
+      request: codecOf(method.request),
+      answer: codecOf(method.kind === "unary" ? method.reply : method.item),
+    };
+    codecsOfMethods.set(method, codecs);
+  }
+  return codecs;
 }
 
 function unreachable(error: unknown): HeadpondError {

@@ -28,6 +28,8 @@ export type ClusterClientLimits = ClientLimits & {
 
 const defaultClusterLimits = { attemptTimeoutMs: 10_000, retryMinMs: 10, retryMaxMs: 500, mastersMax: 16 };
 
+const noOptions: ClusterCallOptions = Object.freeze({});
+
 /** Redirects followed at once; a longer chain means that the masters disagree, and needs a moment. */
 const promptRedirectsMax = 3;
 
@@ -84,21 +86,52 @@ export class ClusterClient {
     return parseAddress(this.#target);
   }
 
-  async call<Request, Reply>(
+  call<Request, Reply>(
     method: Method<Request, Reply>,
     request: NoInfer<Request>,
-    options: ClusterCallOptions = {},
+    options: ClusterCallOptions = noOptions,
   ): Promise<Reply> {
-    const attempts = new Attempts(this.#clock, options.timeoutMs ?? this.#timeoutMs, options);
+    // Nearly all calls succeed at once, so what further attempts need is made after the first has failed.
+    const target = this.#target;
+    const startMs = this.#clock.monotonicMs();
+    const timeoutMs = Math.min(options.timeoutMs ?? this.#timeoutMs, this.#limits.attemptTimeoutMs);
+    return this.#attempt(target, method, request, options.signal, timeoutMs).catch((error: unknown) => {
+      const attempts = new Attempts(this.#clock, startMs, options.timeoutMs ?? this.#timeoutMs, options);
+      return this.#callAgain(attempts, target, error, method, request, options.signal);
+    });
+  }
+
+  async #callAgain<Request, Reply>(
+    attempts: Attempts,
+    asked: string,
+    failure: unknown,
+    method: Method<Request, Reply>,
+    request: NoInfer<Request>,
+    signal: AbortSignal | undefined,
+  ): Promise<Reply> {
+    let target = asked;
+    let error = failure;
     for (;;) {
-      const target = this.#target;
+      await this.#recover(attempts, target, method.name, toHeadpondError(error), signal);
+      target = this.#target;
       try {
         const timeoutMs = Math.min(attempts.remainingMs(), this.#limits.attemptTimeoutMs);
-        return await this.#master(target).call(method, request, { signal: options.signal, timeoutMs });
-      } catch (error) {
-        await this.#recover(attempts, target, method.name, toHeadpondError(error), options.signal);
+        return await this.#attempt(target, method, request, signal, timeoutMs);
+      } catch (again) {
+        error = again;
       }
     }
+  }
+
+  #attempt<Request, Reply>(
+    target: string,
+    method: Method<Request, Reply>,
+    request: NoInfer<Request>,
+    signal: AbortSignal | undefined,
+    timeoutMs: number,
+  ): Promise<Reply> {
+    if (this.#closed) return Promise.reject(clientClosed());
+    return this.#master(target).call(method, request, { signal, timeoutMs });
   }
 
   /** `timeoutMs` bounds how long a leader is looked for, and the stream itself only when it is given. */
@@ -107,7 +140,8 @@ export class ClusterClient {
     request: NoInfer<Request>,
     options: CallOptions = {},
   ): AsyncGenerator<Item, void, undefined> {
-    const attempts = new Attempts(this.#clock, options.timeoutMs ?? this.#timeoutMs, { readOnly: true });
+    const startMs = this.#clock.monotonicMs();
+    const attempts = new Attempts(this.#clock, startMs, options.timeoutMs ?? this.#timeoutMs, { readOnly: true });
     for (;;) {
       const target = this.#target;
       let begun = false;
@@ -199,7 +233,7 @@ export class ClusterClient {
   }
 
   #master(key: string): RpcClient {
-    if (this.#closed) throw new HeadpondError("unavailable", "the client is closed", { retryable: false });
+    if (this.#closed) throw clientClosed();
     let master = this.#masters.get(key);
     if (master === undefined) {
       this.#forgetOne();
@@ -244,9 +278,9 @@ class Attempts {
   /** Whether some attempt may have taken effect. */
   #unknown = false;
 
-  constructor(clock: Clock, timeoutMs: number, options: ClusterCallOptions) {
+  constructor(clock: Clock, startMs: number, timeoutMs: number, options: ClusterCallOptions) {
     this.#clock = clock;
-    this.#deadlineMs = clock.monotonicMs() + timeoutMs;
+    this.#deadlineMs = startMs + timeoutMs;
     this.#readOnly = options.readOnly ?? false;
     this.retryUnknown = this.#readOnly || (options.retryUnknown ?? false);
   }
@@ -295,6 +329,10 @@ export function parseAddress(text: string): Address {
     throw new HeadpondError("invalid", `${JSON.stringify(text.slice(0, 256))} is not an address: write HOST:PORT`);
   }
   return { host, port };
+}
+
+function clientClosed(): HeadpondError {
+  return new HeadpondError("unavailable", "the client is closed", { retryable: false });
 }
 
 function isAborted(signal: AbortSignal | undefined): boolean {
