@@ -15,6 +15,7 @@ import { type Digest, hashBytes, hashHigh, hashLow } from "./hash.ts";
 import { compareNames, Inode, readInode, writeInode } from "./inode.ts";
 import { NameCache } from "./name-cache.ts";
 import { hashName, NameFilter } from "./name-filter.ts";
+import { firstBehind, sortedNames } from "./sorted-names.ts";
 import { type Batch, inodesTable, namesTable, type Store } from "./store.ts";
 
 export const inodesPerPage = 8;
@@ -489,30 +490,4 @@ function isIdle(inode: Inode): boolean {
   return (
     !inode.dirty && inode.frozen === 0 && inode.names === undefined && inode.frozenNames === undefined && inode.id !== 1
   );
-}
-
-const noNames: readonly string[] = [];
-
-/** Names below the directory that the store does not hold as they are. */
-function sortedNames(directory: Inode): readonly string[] {
-  const { names, frozenNames } = directory;
-  if (names === undefined && frozenNames === undefined) return noNames;
-  if (directory.sortedNames === undefined) {
-    const all = new Set(names?.keys());
-    if (frozenNames !== undefined) for (const name of frozenNames.keys()) all.add(name);
-    directory.sortedNames = [...all].sort(compareNames);
-  }
-  return directory.sortedNames;
-}
-
-/** Index of the first name behind `name`. */
-function firstBehind(names: readonly string[], name: string): number {
-  let low = 0;
-  let high = names.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (compareNames(names[middle] as string, name) <= 0) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }

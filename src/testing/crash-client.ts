@@ -64,10 +64,11 @@ class Lane {
     const random = this.#random;
     const number = this.#count++;
     const [old] = this.#present;
-    if (old === undefined || random.chance(0.5)) {
+    const dice = random.float();
+    if (old === undefined || dice < 0.5) {
       const path = `${this.#directory}/f${number}`;
       await this.#make(path, number);
-    } else if (random.chance(0.4)) {
+    } else if (dice < 0.7) {
       const to = `${this.#directory}/r${number}`;
       await this.#attempt(
         [
@@ -76,7 +77,7 @@ class Lane {
         ],
         () => this.#client.rename(old[0], to, { replace: false }),
       );
-    } else if (random.chance(0.5)) {
+    } else if (dice < 0.85) {
       await this.#attempt([[old[0], null]], () => this.#client.remove(old[0]));
     } else {
       await this.#make(old[0], number);
