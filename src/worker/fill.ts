@@ -149,9 +149,10 @@ export class Fill {
     this.#wake();
   }
 
-  /** The buffer goes to somebody else. */
+  /** The buffer goes to somebody else. Of an attempt that failed nothing is left: who is in the middle waits for the next one. */
   detach(): void {
     this.#buffer = undefined;
+    if (this.#phase === "filling") this.#filledBytes = 0;
     this.#wake();
   }
 
