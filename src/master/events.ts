@@ -10,6 +10,7 @@ import { isWithin, type Path } from "../base/path.ts";
 import type { Command, CommandResult } from "../namespace/command.ts";
 import type { Intent } from "../namespace/registry.ts";
 import type { ChangeEvent } from "../rpc/master-service.ts";
+import { ChangeRing, changeEvent } from "./change-ring.ts";
 import { PushQueue } from "./push-queue.ts";
 
 export type EventLimits = {
@@ -27,8 +28,7 @@ export class EventLog {
   readonly #limits: EventLimits;
   readonly #pathOf: (inodeId: InodeId) => Path | undefined;
   readonly #intentOf: (id: number) => Intent | undefined;
-  #ring: (ChangeEvent | undefined)[] = [];
-  #next = 0;
+  #ring: ChangeRing;
   /** Everything from this index on is in the ring. */
   #firstIndex = 1;
   #lastIndex = 0;
@@ -42,6 +42,7 @@ export class EventLog {
     this.#pathOf = dependencies.pathOf;
     this.#intentOf = dependencies.intentOf;
     this.#limits = { ...eventLimits, ...dependencies.limits };
+    this.#ring = new ChangeRing(this.#limits.keptMax);
   }
 
   get watcherCount(): number {
@@ -50,8 +51,7 @@ export class EventLog {
 
   /** A leader begins behind `appliedIndex`. */
   begin(appliedIndex: number): void {
-    this.#ring = [];
-    this.#next = 0;
+    this.#ring = new ChangeRing(this.#limits.keptMax);
     this.#firstIndex = appliedIndex + 1;
     this.#lastIndex = appliedIndex;
     this.end(new HeadpondError("compacted", "another master leads now: look at the tree, then watch again"));
@@ -71,16 +71,47 @@ export class EventLog {
   applied(index: number, command: Command, result: CommandResult, intent?: Intent): void {
     this.#lastIndex = Math.max(this.#lastIndex, index);
     if (!result.ok) return;
-    const event = this.#eventOf(index, command, result, intent);
-    if (event === undefined) return;
-    if (this.#ring.length < this.#limits.keptMax) {
-      this.#ring.push(event);
-    } else {
-      this.#firstIndex = Math.max(this.#firstIndex, (this.#ring[this.#next]?.index ?? 0) + 1);
-      this.#ring[this.#next] = event;
+    // What waits for its under store is told when it has happened.
+    if ("intentId" in result && result.intentId !== undefined) return;
+    const inodeId = "inodeId" in result ? result.inodeId : 0;
+    switch (command.kind) {
+      case "create":
+      case "mkdir":
+        if ("created" in result && result.created) this.#add(index, command, "created", command.path, inodeId);
+        return;
+      case "complete":
+        this.#add(index, command, "completed", this.#pathOf(command.inodeId), inodeId);
+        return;
+      case "remove":
+        this.#add(index, command, "removed", command.path, inodeId);
+        return;
+      case "rename":
+        this.#add(index, command, "renamed", command.from, inodeId, command.to);
+        return;
+      case "set-attributes":
+      case "pin":
+      case "ttl":
+      case "replicas":
+        this.#add(index, command, "changed", command.path, inodeId);
+        return;
+      case "mount":
+        this.#add(index, command, "mounted", command.path, inodeId);
+        return;
+      case "unmount":
+        this.#add(index, command, "unmounted", command.path, inodeId);
+        return;
+      case "sync-rows":
+      case "sync-end": {
+        const { directoryInodeId } = command;
+        const changed = "added" in result && (result.added > 0 || result.changed > 0 || result.removed > 0);
+        if (changed) this.#add(index, command, "changed", this.#pathOf(directoryInodeId), directoryInodeId);
+        return;
+      }
+      case "finish-intent":
+        if (intent !== undefined && command.outcome === "done") this.#addOfIntent(index, command, intent, inodeId);
+        return;
+      default:
     }
-    this.#next = (this.#next + 1) % this.#limits.keptMax;
-    for (const watcher of this.#watchers) if (concerns(event, watcher.path)) watcher.queue.push(event);
   }
 
   /** From `fromIndex` on (absent: from now). Throws `compacted` or `overloaded`. Ends when the signal fires. */
@@ -119,65 +150,24 @@ export class EventLog {
   }
 
   #past(path: Path, fromIndex: number): ChangeEvent[] {
-    return this.#ring
-      .filter((event): event is ChangeEvent => event !== undefined && event.index >= fromIndex && concerns(event, path))
-      .sort((a, b) => a.index - b.index);
+    return this.#ring.since(fromIndex).filter((event) => concerns(event, path));
   }
 
-  #eventOf(
-    index: number,
-    command: Command,
-    result: CommandResult,
-    intent: Intent | undefined,
-  ): ChangeEvent | undefined {
-    const { timeMs } = command;
-    const inodeId = "inodeId" in result ? result.inodeId : undefined;
-    const event = (kind: string, path: Path, to?: Path): ChangeEvent => {
-      const made: ChangeEvent = { index, timeMs, kind, path };
-      if (to !== undefined) made.to = to;
-      if (inodeId !== undefined) made.inodeId = inodeId;
-      return made;
-    };
-    // What waits for its under store is told when it has happened.
-    if ("intentId" in result && result.intentId !== undefined) return undefined;
-    switch (command.kind) {
-      case "create":
-      case "mkdir":
-        return "created" in result && result.created ? event("created", command.path) : undefined;
-      case "complete": {
-        const path = inodeId === undefined ? undefined : this.#pathOf(inodeId);
-        return path === undefined ? undefined : event("completed", path);
-      }
-      case "remove":
-        return event("removed", command.path);
-      case "rename":
-        return event("renamed", command.from, command.to);
-      case "set-attributes":
-      case "pin":
-      case "ttl":
-      case "replicas":
-        return event("changed", command.path);
-      case "mount":
-        return event("mounted", command.path);
-      case "unmount":
-        return event("unmounted", command.path);
-      case "sync-rows":
-      case "sync-end": {
-        const changed = "added" in result && (result.added > 0 || result.changed > 0 || result.removed > 0);
-        const path = changed ? this.#pathOf(command.directoryInodeId) : undefined;
-        return path === undefined
-          ? undefined
-          : { index, timeMs, kind: "changed", path, inodeId: command.directoryInodeId };
-      }
-      case "finish-intent": {
-        if (intent === undefined || command.outcome !== "done") return undefined;
-        if (intent.kind === "mkdir") return event("created", intent.path);
-        if (intent.kind === "remove") return event("removed", intent.path);
-        return intent.kind === "rename" ? event("renamed", intent.path, intent.toPath) : undefined;
-      }
-      default:
-        return undefined;
-    }
+  #addOfIntent(index: number, command: Command, intent: Intent, inodeId: number): void {
+    const { kind, path } = intent;
+    if (kind === "mkdir") this.#add(index, command, "created", path, inodeId);
+    else if (kind === "remove") this.#add(index, command, "removed", path, inodeId);
+    else if (kind === "rename") this.#add(index, command, "renamed", path, inodeId, intent.toPath);
+  }
+
+  /** An inode that is nowhere any more has no path, and nothing to tell. */
+  #add(index: number, command: Command, kind: string, path: Path | undefined, inodeId: number, to?: Path): void {
+    if (path === undefined) return;
+    const gone = this.#ring.push(index, command.timeMs, kind, path, to, inodeId);
+    if (gone >= this.#firstIndex) this.#firstIndex = gone + 1;
+    if (this.#watchers.size === 0) return;
+    const event = changeEvent(index, command.timeMs, kind, path, to, inodeId);
+    for (const watcher of this.#watchers) if (concerns(event, watcher.path)) watcher.queue.push(event);
   }
 }
 

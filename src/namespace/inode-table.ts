@@ -12,7 +12,7 @@ import { assert } from "../base/assert.ts";
 import type { InodeId, MountId } from "../base/ids.ts";
 import { ByteReader, ByteWriter } from "./bytes.ts";
 import { type Digest, hashBytes, hashHigh, hashLow } from "./hash.ts";
-import { compareNames, Inode, readInode, writeInode } from "./inode.ts";
+import { compareNames, Inode, type NameChanges, readInode, writeInode } from "./inode.ts";
 import { NameCache } from "./name-cache.ts";
 import { hashName, NameFilter } from "./name-filter.ts";
 import { firstBehind, sortedNames } from "./sorted-names.ts";
@@ -293,9 +293,11 @@ export class InodeTable {
     while (this.#encodedDirectories < this.#frozenDirectories.length) {
       if (budget <= 0) return false;
       const directory = this.#frozenDirectories[this.#encodedDirectories++] as Inode;
-      const entries = [...(directory.frozenNames as Map<string, number>)];
-      if (entries.length > 1) entries.sort((a, b) => compareNames(a[0], b[0]));
-      for (const [name, id] of entries) {
+      const changes = directory.frozenNames as NameChanges;
+      const names = [...changes.keys()];
+      if (names.length > 1) names.sort(compareNames);
+      for (const name of names) {
+        const id = changes.get(name) as number;
         batch.begin(namesTable);
         batch.writer.uint48(directory.id);
         const bytes = Buffer.byteLength(name);
@@ -309,7 +311,7 @@ export class InodeTable {
           batch.end();
         }
       }
-      budget -= entries.length;
+      budget -= names.length;
     }
     return true;
   }
