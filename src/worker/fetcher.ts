@@ -105,6 +105,12 @@ export class Fetcher {
     return this.#fills.get(warmKey(file.id, block)) ?? (warm?.file === file ? warm : undefined);
   }
 
+  /** Blocks of the file that arrive from the under store right now: who asks for one gets it as it comes. */
+  arriving(file: CachedFile): BlockIndex[] {
+    const fills = [...this.#fills.values()].filter((fill) => fill.file === file);
+    return fills.filter((fill) => fill.asking === undefined && fill.filledBytes > 0).map(({ block }) => block);
+  }
+
   /**
    * The fill of a block that is not present, or present and not yet compared with its checksum: the running one, or a new one. It
    * ends even if nobody waits any more.

@@ -1,7 +1,7 @@
 /**
  * Who in this domain holds a block already. Asked by an owner before it reads the origin: after the list of workers has
  * changed, or when it stands in for a dead owner, others may have received the block. What peers answer is kept for a short
- * time; a cold file under an unchanged list costs one question to a master and none to peers.
+ * time; a cold file under a list that has not changed for a while costs one question to a master and none to peers.
  */
 
 import type { BlockBitmap } from "../base/blocks.ts";
@@ -12,8 +12,13 @@ import type { Members } from "./members.ts";
 
 /** Peers asked for what they hold of one file. */
 const peersMax = 16;
-/** How long an answer counts while blocks change hands quickly, i.e. when an owner has just died. */
-const freshMs = 300;
+/** How long an answer counts while blocks change hands quickly, i.e. when an owner has just died or come back. */
+const freshMs = 50;
+/**
+ * So long after a change of the list others may still be at what was theirs before: who stood in for a dead owner fetches
+ * some of its blocks, and whoever had not seen it return passes it over for a while (`members.ts`).
+ */
+const handoverMs = 10_000;
 /** How long it counts otherwise. */
 const keptMs = 60_000;
 const filesMax = 1000;
@@ -52,7 +57,8 @@ export class Holders {
     const now = clock.monotonicMs();
     const known = this.#answers.get(file.id);
     if (known !== undefined && known.listVersion === members.version) {
-      if (now - known.askedMs < (urgent ? freshMs : keptMs)) return known;
+      const isMoving = urgent || members.unchangedForMs < handoverMs;
+      if (now - known.askedMs < (isMoving ? freshMs : keptMs)) return known;
     }
     const answer = { listVersion: members.version, askedMs: now, maps: this.#askAll(file) };
     this.#answers.delete(file.id);

@@ -14,6 +14,7 @@ export class Members {
   readonly #domain: string;
   readonly #clock: Clock;
   #list: WorkerList = { version: 0, workers: [] };
+  #changedMs = 0;
   #domainIds: readonly WorkerId[] = [];
   readonly #byId = new Map<WorkerId, WorkerAddress>();
   readonly #suspectedUntilMs = new Map<WorkerId, number>();
@@ -36,18 +37,25 @@ export class Members {
 
   /** The newest list; which master's word counts is for `master-link.ts` to know. */
   setList(list: WorkerList): void {
+    if (list.version !== this.#list.version) {
+      this.#changedMs = this.#clock.monotonicMs();
+      // Whoever is in a new list may have come back: while some pass it over and it does not, a block has two owners.
+      this.#suspectedUntilMs.clear();
+    }
     this.#list = list;
     this.#byId.clear();
     for (const worker of list.workers) {
       this.#byId.set(worker.id, worker);
     }
     this.#domainIds = list.workers.filter((w) => egressDomain(w.place) === this.#domain).map((w) => w.id);
-    for (const worker of this.#suspectedUntilMs.keys()) {
-      if (!this.#byId.has(worker)) this.#suspectedUntilMs.delete(worker);
-    }
     const waiters = this.#waiters;
     this.#waiters = new Set();
     for (const wake of waiters) wake();
+  }
+
+  /** How long the list has been as it is. */
+  get unchangedForMs(): number {
+    return this.#clock.monotonicMs() - this.#changedMs;
   }
 
   /** The workers of this domain, the best owner of the block first. */

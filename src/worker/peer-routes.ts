@@ -1,8 +1,9 @@
 /**
  * What peers ask for: `GET /v1/blocks/<id>/<block>` (a block's bytes while they arrive, its checksum in a trailer, or in a header when
- * the block is held), `GET /v1/holdings/<id>` (the bitmap of held blocks), `HEAD /v1/alive`.
+ * the block is held), `GET /v1/holdings/<id>` (the bitmap of blocks that are held, or arriving from the under store), `HEAD /v1/alive`.
  */
 
+import { BlockBitmap } from "../base/blocks.ts";
 import { HeadpondError } from "../base/errors.ts";
 import { type BlockIndex, parseFileVersionId, type WorkerId } from "../base/ids.ts";
 import type { BufferPool } from "../io/aligned-buffer.ts";
@@ -60,7 +61,9 @@ export class PeerRoutes {
     const { id } = parseFileVersionId(idText);
     const file = this.#deps.cache.get(id);
     if (file === undefined) throw new HeadpondError("not-found", `nothing of ${id} is held here`);
-    response.bytes(200, file.bitmap(), { "content-type": "application/octet-stream" });
+    const held = BlockBitmap.fromBytes(file.bitmap(), file.blockCount);
+    for (const block of this.#deps.fetcher.arriving(file)) held.add(block);
+    response.bytes(200, held.toBytes(), { "content-type": "application/octet-stream" });
   }
 
   async serveBlock(request: HttpRequest, response: HttpResponse, idText: string, blockText: string): Promise<void> {
