@@ -8,7 +8,7 @@ import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { pythonClient } from "../testing/hf-clients.ts";
-import { freePorts } from "./role-process.ts";
+import { freePortBlock } from "./role-process.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const client = await pythonClient("hf-2.4.0", ["huggingface_hub==2.4.0"]);
@@ -24,8 +24,7 @@ test("the README's commands do what it says", { timeout: 180_000 }, async (t) =>
 
   const directory = await mkdtemp(join(tmpdir(), "headpond-readme-"));
   // The README's ports (70xx) may be taken here: everything moves to a base that is free.
-  const [base] = await freePorts(1);
-  const portBase = Math.floor((base as number) / 100) * 100;
+  const portBase = await freePortBlock(40);
   const here = (command: string): string =>
     command
       .replace("bin/headpond up", `bin/headpond up --port-base ${portBase}`)
@@ -63,7 +62,13 @@ test("the README's commands do what it says", { timeout: 180_000 }, async (t) =>
     child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
     child.stderr.on("data", (chunk: Buffer) => (output += chunk.toString()));
     const code = await new Promise<number | null>((done) => child.once("close", done));
-    if (code !== 0) process.kill(-(child.pid as number), "SIGKILL");
+    if (code !== 0) {
+      try {
+        process.kill(-(child.pid as number), "SIGKILL");
+      } catch {
+        // Everything that it started has ended already.
+      }
+    }
     const log = await readFile(join(directory, "up.log"), "utf8").catch(() => "");
     assert.equal(code, 0, `${output}\n${log}`);
     assert.match(output, /origin \/ unique bytes\s+1\.00/);

@@ -129,6 +129,25 @@ export async function startConfiguredRole(
   return startRole(name, [role, "--config", file], options);
 }
 
+/** The first of `count` neighbouring ports that were all free a moment ago, a multiple of 100. */
+export async function freePortBlock(count: number): Promise<number> {
+  for (let base = 20_000 + (process.pid % 100) * 100; base < 60_000; base += 100) {
+    const servers = Array.from({ length: count }, () => createServer());
+    const free = await Promise.all(
+      servers.map(
+        (server, i) =>
+          new Promise<boolean>((done) => {
+            server.once("error", () => done(false));
+            server.listen(base + i, "127.0.0.1", () => done(true));
+          }),
+      ),
+    );
+    for (const server of servers) server.close();
+    if (free.every((isFree) => isFree)) return base;
+  }
+  throw new Error(`no ${count} neighbouring ports are free`);
+}
+
 /** Ports that were free a moment ago, all different. */
 export async function freePorts(count: number): Promise<number[]> {
   const servers = Array.from({ length: count }, () => createServer().listen(0, "127.0.0.1"));
