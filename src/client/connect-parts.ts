@@ -13,7 +13,7 @@ import { ClusterClient, parseAddress } from "../rpc/cluster-client.ts";
 import { masterService } from "../rpc/master-service.ts";
 import type { DataPort } from "./data-port.ts";
 import { LocalDataPort, type LocalReader } from "./local-data-port.ts";
-import type { MasterCalls } from "./master-calls.ts";
+import { type MasterCalls, withCheckedPaths } from "./master-calls.ts";
 import { WorkerDataPort } from "./worker-data-port.ts";
 
 export type ConnectOptions = {
@@ -86,16 +86,18 @@ export function connectParts(options: ConnectOptions): ClientParts {
       : new LocalDataPort({ address: preferredWorker.data, reader: localReader, others });
   const clientName = options.clientName ?? "headpond-sdk";
   return {
-    masters: new ClusterClient({
-      network,
-      addresses,
-      follow: options.follow ?? true,
-      ...(options.timeoutMs === undefined ? {} : { limits: { timeoutMs: options.timeoutMs } }),
-      service: masterService,
-      self: { software: "headpond", role: "client", name: clientName },
-      clock,
-      logger,
-    }),
+    masters: withCheckedPaths(
+      new ClusterClient({
+        network,
+        addresses,
+        follow: options.follow ?? true,
+        ...(options.timeoutMs === undefined ? {} : { limits: { timeoutMs: options.timeoutMs } }),
+        service: masterService,
+        self: { software: "headpond", role: "client", name: clientName },
+        clock,
+        logger,
+      }),
+    ),
     dataPort,
     clock,
     logger,

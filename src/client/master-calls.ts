@@ -1,5 +1,6 @@
 /** What the SDK needs of the connection to the masters: calls that find the leader by themselves. `rpc/cluster-client.ts` is one. */
 
+import { HeadpondError } from "../base/errors.ts";
 import type { Method, StreamMethod } from "../rpc/method.ts";
 
 export type CallOptions = {
@@ -29,4 +30,30 @@ export interface MasterCalls {
     options?: CallOptions,
   ): AsyncIterable<Item>;
   close(): Promise<void>;
+}
+
+/**
+ * The same calls, but a path that UTF-8 cannot carry (half of a surrogate pair) is refused: on the wire it would become the
+ * path of something else.
+ */
+export function withCheckedPaths(masters: MasterCalls): MasterCalls {
+  return {
+    call: async (method, request, options) => {
+      checkPaths(request);
+      return masters.call(method, request, options);
+    },
+    openStream: (method, request, options) => {
+      checkPaths(request);
+      return masters.openStream(method, request, options);
+    },
+    close: () => masters.close(),
+  };
+}
+
+function checkPaths(request: unknown): void {
+  const { path, from, to } = request as { path?: unknown; from?: unknown; to?: unknown };
+  for (const text of [path, from, to]) {
+    if (typeof text !== "string" || text.isWellFormed()) continue;
+    throw new HeadpondError("invalid", `path ${JSON.stringify(text.slice(0, 80))} is not valid Unicode`);
+  }
 }

@@ -166,12 +166,16 @@ export class Session {
   async #open(): Promise<Opened> {
     const provenMs = this.#clock.monotonicMs();
     const { openSession } = masterService.methods;
-    const { sessionId, expiresAfterMs } = await this.#masters.call(
-      openSession,
-      { client: this.#clientName },
-      // One that nobody knows of expires by itself.
-      { retryUnknown: true },
-    );
+    const { sessionId, expiresAfterMs } = await this.#masters
+      // A session that nobody knows of expires by itself.
+      .call(openSession, { client: this.#clientName }, { retryUnknown: true })
+      .catch((error: unknown) => {
+        if (!isHeadpondError(error, "timeout", "unknown-outcome")) throw error;
+        // What was wanted was never sent.
+        throw new HeadpondError("unavailable", "no master answered in time: nothing was changed, try again", {
+          cause: error,
+        });
+      });
     const session: Opened = {
       id: sessionId,
       sequences: new Watermark(outstandingChangesMax),

@@ -106,6 +106,15 @@ test("every message of a schema arrives as it was sent, and passes the check", (
   fc.assert(property, { seed, numRuns: 1000 });
 });
 
+test("a map may have a key __proto__, which is data and sets nobody's prototype", () => {
+  const record = JSON.parse('{"__proto__":{"polluted":true},"constructor":"x"}') as Record<string, unknown>;
+  const schema = Type.Record(Type.String(), Type.Unknown());
+  const arrived = decode(schema, encode(schema, record)) as Record<string, unknown>;
+  assert.deepEqual(Object.entries(arrived), Object.entries(record));
+  assert.equal(Object.getPrototypeOf(arrived), Object.prototype);
+  assert.equal((arrived as { polluted?: unknown }).polluted, undefined);
+});
+
 test("damaged bytes throw invalid or decode to something, but never crash or read on", () => {
   const random = new Random(seed);
   const [sample] = fc.sample(anyEverything, { seed, numRuns: 1 });

@@ -215,8 +215,12 @@ export class Reader {
     const result: Record<string, unknown> = {};
     for (let i = this.#count(count); i > 0; i--) {
       const key = this.value(depth + 1);
-      if (typeof key !== "string" || key === "__proto__") throw malformed("a key of a map is not a field's name");
-      result[key] = this.value(depth + 1);
+      if (typeof key !== "string") throw malformed("a key of a map is not a field's name");
+      const value = this.value(depth + 1);
+      // A plain assignment would set the prototype. Attributes may have this name: without it, a file that has one could
+      // not be read by anybody.
+      if (key === "__proto__") Object.defineProperty(result, key, { value, ...plainProperty });
+      else result[key] = value;
     }
     return result;
   }
@@ -226,6 +230,8 @@ function getUint32(buffer: Buffer, position: number): number {
   const high = ((buffer[position] ?? 0) << 8) | (buffer[position + 1] ?? 0);
   return ((high << 16) | ((buffer[position + 2] ?? 0) << 8) | (buffer[position + 3] ?? 0)) >>> 0;
 }
+
+const plainProperty = { enumerable: true, writable: true, configurable: true };
 
 function malformed(why: string): HeadpondError {
   return new HeadpondError("invalid", `malformed message: ${why}`);
