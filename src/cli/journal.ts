@@ -7,6 +7,7 @@ import { HeadpondError } from "../base/errors.ts";
 import { formatBytes } from "../base/units.ts";
 import { NodeDisk } from "../io/node-disk.ts";
 import { inspectJournal, verifyJournal } from "../journal/inspect.ts";
+import type { Command } from "../namespace/command.ts";
 import { decodeCommand } from "../namespace/command-codec.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import { parseCount } from "./fs-list.ts";
@@ -79,7 +80,7 @@ export function addJournal({ program, signal }: Commands): void {
           if (signal.aborted) throw new HeadpondError("cancelled", "interrupted");
           if (index < from) continue;
           if (left-- <= 0) break;
-          const command = payload.length === 0 ? { kind: "no-op" } : decodeCommand(payload);
+          const command = payload.length === 0 ? { kind: "no-op" } : withoutSecrets(decodeCommand(payload));
           context.output.item({ index, term, bytes: payload.length, command }, () =>
             context.output.line(`${index} term ${term} ${payload.length} B  ${JSON.stringify(command)}`),
           );
@@ -87,4 +88,14 @@ export function addJournal({ program, signal }: Commands): void {
         return 0;
       }),
     );
+}
+
+/** The journal keeps the secrets of mounts, which every master needs; a dump is for eyes. */
+function withoutSecrets(command: Command): Command {
+  if (command.kind !== "mount") return command;
+  const hidden = Object.entries(command.options).map(([name, value]) => [
+    name,
+    command.secretOptions.includes(name) ? "***" : value,
+  ]);
+  return { ...command, options: Object.fromEntries(hidden) as Record<string, string> };
 }
