@@ -51,7 +51,7 @@ export const settings = {
   "worker.advertise": optionalText(
     "Host name or address that others reach this worker by; default: the host of its place.",
   ),
-  "worker.originConcurrency": integer(8, 1, 1024, "Blocks read from under stores at once."),
+  "worker.originConcurrency": integer(8, 1, 1024, "Blocks read from each under store at once."),
   "worker.peerConcurrency": integer(8, 1, 1024, "Blocks taken from other workers at once."),
   "worker.fillBuffers": size(
     "96MiB",

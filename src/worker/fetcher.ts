@@ -8,7 +8,7 @@
  */
 
 import { HeadpondError, isHeadpondError, toHeadpondError } from "../base/errors.ts";
-import type { BlockIndex, WorkerId } from "../base/ids.ts";
+import type { BlockIndex, MountId, WorkerId } from "../base/ids.ts";
 import type { Clock } from "../io/clock.ts";
 import { xxh64 } from "../io/hash.ts";
 import type { Logger } from "../io/logger.ts";
@@ -24,7 +24,7 @@ import { chooseSource } from "./source-choice.ts";
 import { untilAborted } from "./until-aborted.ts";
 
 export type FetcherLimits = {
-  /** Blocks read from under stores at once. */
+  /** Blocks read from one under store at once. */
   readonly originReadsMax: number;
   /** Blocks taken from peers at once. */
   readonly peerReadsMax: number;
@@ -81,7 +81,8 @@ export class Fetcher {
   readonly #deps: FetcherDependencies;
   readonly #fills = new Map<string, Fill>();
   readonly #running = new Set<Promise<void>>();
-  readonly #originSlots: Slots;
+  /** By mount: an under store that hangs keeps its own slots only. */
+  readonly #originSlots = new Map<MountId, Slots>();
   readonly #peerSlots: Slots;
   readonly #diskSlots: Slots;
   readonly #originOnly = new Set<CachedFile>();
@@ -90,7 +91,6 @@ export class Fetcher {
   constructor(dependencies: FetcherDependencies) {
     this.#deps = dependencies;
     const { limits } = dependencies;
-    this.#originSlots = new Slots({ name: "origin reads", limit: limits.originReadsMax });
     this.#peerSlots = new Slots({ name: "peer reads", limit: limits.peerReadsMax });
     this.#diskSlots = new Slots({ name: "disk reads", limit: limits.diskReadsMax });
   }
@@ -347,8 +347,18 @@ export class Fetcher {
     );
   }
 
+  #originSlotsOf({ file }: Fill): Slots {
+    const { mountId } = file.descriptor;
+    let slots = this.#originSlots.get(mountId);
+    if (slots === undefined) {
+      slots = new Slots({ name: `origin reads of mount ${mountId}`, limit: this.#deps.limits.originReadsMax });
+      this.#originSlots.set(mountId, slots);
+    }
+    return slots;
+  }
+
   async #fromOrigin(fill: Fill): Promise<void> {
-    await this.#originSlots.run(
+    await this.#originSlotsOf(fill).run(
       () => fill.urgency,
       this.#closing.signal,
       () =>
