@@ -14,6 +14,7 @@ const programs = [
   { package: "etcd-server", program: "etcd", purpose: "the peer of the metadata benchmarks", gates: ["bench"] },
   { package: "iperf3", program: "iperf3", purpose: "the limit of the bulk read benchmark", gates: ["bench"] },
   { package: "chromium", program: "chromium", purpose: "the status page in a browser", gates: ["browser"] },
+  { package: "faketime", program: "faketime", purpose: "wall clocks that jump", gates: ["e2e"] },
   {
     package: "python3-venv",
     program: "python3",

@@ -50,7 +50,7 @@ test(`master, workers and clients are killed ${kills} times, and nothing acknowl
     let life = 0;
     let writer = oracle.startClient(cluster.masterAddress, ++life, seed + life);
     for (let kill = 0; kill < kills; kill++) {
-      await sleep(random.between(200, 2000));
+      await sleep(random.between(200, 1200));
       const dice = random.float();
       if (dice < 0.4) {
         await cluster.restartMaster("SIGKILL");
