@@ -54,12 +54,53 @@ export type JournalStatus = {
   readonly bytes: number;
 };
 
+/** A master, as its journal knows it. */
+export type JournalMember = {
+  readonly id: string;
+  /** Of the journal's own traffic, `host:port`; empty if it has none. */
+  readonly address: string;
+  /** For clients and workers; `undefined` while nothing was heard of it. */
+  readonly rpc: string | undefined;
+  readonly http: string | undefined;
+  readonly voter: boolean;
+  readonly leader: boolean;
+  /** As of its last report; `undefined`: unknown. */
+  readonly appliedIndex: number | undefined;
+  /** Of the state at `digestIndex`. */
+  readonly digestIndex: number | undefined;
+  readonly digest: string | undefined;
+  /** Heard of within the last seconds. */
+  readonly reachable: boolean;
+};
+
+export type MemberChange =
+  /** Joins as a learner. */
+  | { readonly kind: "add"; readonly id: string; readonly address: string }
+  /** A learner that has caught up votes from then on; waits until it has. */
+  | { readonly kind: "promote"; readonly id: string }
+  | { readonly kind: "remove"; readonly id: string };
+
+/** What journals with several masters have beside; the local one answers `unsupported`. */
+export interface JournalCluster {
+  /** Of any master: what it knows. */
+  members(): readonly JournalMember[];
+  onMembersChange(listener: () => void): void;
+  /** Of the leader. Resolves when the change is committed and no longer joint. `not-leader`, `invalid`, `overloaded` (one at a time), `timeout`. */
+  changeMembers(change: MemberChange, signal?: AbortSignal): Promise<void>;
+  /** Of the leader: hands over to `id`, or to the most advanced voter. Resolves when another one leads. */
+  transferLeadership(id: string | undefined, signal?: AbortSignal): Promise<void>;
+  /** Milliseconds since which the local state is known to hold all that was acknowledged; `undefined`: never was. */
+  freshnessMs(): number | undefined;
+}
+
 export interface Journal<Result> {
   /** Recovers, and resolves when every durable entry is applied. Rejects with `corrupt` naming file and offset, never drops acknowledged entries. */
   start(): Promise<void>;
   readonly role: Role;
   /** Where the leader is, as far as known (`host:port` of its RPC). */
   readonly leaderAddress: string | undefined;
+  /** `undefined`: this journal has one member. */
+  readonly cluster: JournalCluster | undefined;
   /** Called at every change of role, also during `start`. */
   onRoleChange(listener: (role: Role) => void): void;
   /**
@@ -68,6 +109,8 @@ export interface Journal<Result> {
    * (appended, fate not known). The payload must not be changed any more.
    */
   propose(payload: Uint8Array): Promise<Proposed<Result>>;
+  /** Whether a read of the local state in this turn is linearizable: no barrier is needed then. */
+  readonly mayRead: boolean;
   /** Resolves when a read of the local state is linearizable: it then sees all that was acknowledged before the call. */
   readBarrier(): Promise<void>;
   /** Committed entries from `fromIndex` on, live. Throws `compacted` when they have been cut. Ends when the signal fires. */

@@ -96,6 +96,7 @@ type State = "new" | "starting" | "open" | "closing" | "closed";
 
 export class LocalJournal<Result> implements Journal<Result> {
   readonly leaderAddress: string | undefined = undefined;
+  readonly cluster: undefined = undefined;
   readonly #options: LocalJournalOptions<Result>;
   readonly #limits: LocalJournalLimits;
   readonly #machine: StateMachine<Result>;
@@ -167,6 +168,11 @@ export class LocalJournal<Result> implements Journal<Result> {
       this.#queuedBytes += payload.length;
       this.#running ??= this.#run();
     });
+  }
+
+  /** Nobody else can have committed anything. */
+  get mayRead(): boolean {
+    return this.#role === "leader";
   }
 
   async readBarrier(): Promise<void> {

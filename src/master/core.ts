@@ -33,8 +33,6 @@ export class Core {
   readonly sync: MetadataSync;
   readonly intents: Intents;
   readonly clock: Clock;
-  /** Of the local journal: its leader needs no barrier, nobody else can have committed anything. */
-  readonly #isAlone: boolean;
   readonly #mounts = new Map<Path, MountRow>();
 
   constructor(dependencies: CoreDependencies) {
@@ -44,7 +42,6 @@ export class Core {
     this.sync = dependencies.sync;
     this.intents = dependencies.intents;
     this.clock = dependencies.clock;
-    this.#isAlone = dependencies.journal.status().type === "local";
   }
 
   get mountCount(): number {
@@ -67,7 +64,7 @@ export class Core {
   /** Undefined: the state may be read at once with this consistency. Throws or rejects with `not-leader`. */
   barrier(consistency: Consistency | undefined): Promise<void> | undefined {
     if (consistency !== undefined && consistency !== "linearizable") return undefined;
-    if (this.#isAlone && this.journal.role === "leader") return undefined;
+    if (this.journal.mayRead) return undefined;
     return this.journal.readBarrier();
   }
 
