@@ -50,7 +50,47 @@ test("all problems are told at once", () => {
 });
 
 test("parts that this version lacks are named as such", () => {
-  assert.throws(() => loadConfig({ file: { journal: { raft: { listen: ":1" } } } }), /does not have the Raft journal/);
+  const load = (): unknown => loadConfig({ file: { journal: { zookeeper: { root: "/headpond" } } } });
+  assert.throws(load, /does not have the ZooKeeper journal/);
+});
+
+test("the founders of a Raft cluster are a map in the file and a list in the environment", () => {
+  const file = {
+    master: { id: "m1" },
+    journal: {
+      type: "raft",
+      raft: {
+        listen: "0.0.0.0:7072",
+        members: { m1: "h1:7072", m2: "h2:7073" },
+        electionTimeout: "250ms",
+        heartbeat: "20ms",
+      },
+    },
+  };
+  const wanted = { m1: { host: "h1", port: 7072 }, m2: { host: "h2", port: 7073 } };
+  const { config } = loadConfig({ file });
+  assert.deepEqual(config["journal.raft.members"], wanted);
+  assert.equal(config["journal.raft.electionTimeout"], 250);
+  const environment = { HEADPOND_JOURNAL_RAFT_MEMBERS: "m1=h1:7072, m2=h2:7073" };
+  assert.deepEqual(loadConfig({ environment }).config["journal.raft.members"], wanted);
+  assert.deepEqual(loadConfig({}).config["journal.raft.members"], {});
+});
+
+test("ids and addresses of masters that cannot be right are refused", () => {
+  const load = (members: unknown) => (): unknown => loadConfig({ file: { journal: { raft: { members } } } });
+  assert.throws(load({ "m 1": "h1:7072" }), /"m 1" is no id of a master/);
+  assert.throws(load({ m1: "h1" }), /"h1" is not host:port/);
+  assert.throws(load({ m1: "h1:1", m2: "h1:1" }), /two members have the address h1:1/);
+  assert.throws(load(["h1:1"]), /is not \{ m1: h1:7072/);
+  assert.throws(() => loadConfig({ file: { master: { id: "../m1" } } }), /master\.id.*no id of a master/);
+});
+
+test("a heartbeat that does not fit the election timeout is refused", () => {
+  const load = (heartbeat: string, electionTimeout: string) => (): unknown =>
+    loadConfig({ file: { journal: { raft: { heartbeat, electionTimeout } } } });
+  assert.throws(load("150ms", "300ms"), /heartbeat: 150ms does not fit an electionTimeout of 300ms/);
+  assert.throws(load("0ms", "300ms"), /heartbeat: 0ms/);
+  assert.doesNotThrow(load("100ms", "300ms"));
 });
 
 test("other programs' variables are left alone", () => {

@@ -7,6 +7,7 @@
  */
 
 import { HeadpondError } from "./errors.ts";
+import { parseMasterId } from "./ids.ts";
 import { type Place, parsePlace } from "./place.ts";
 import { parseDurationMs, parseSizeBytes } from "./units.ts";
 
@@ -26,19 +27,35 @@ type Setting<T> = {
 /** Every setting by its full key. Values in `Config` have these types. */
 export const settings = {
   "cluster.name": text("headpond", "Name of the cluster, for people."),
+  "cluster.id": optionalText(
+    "Id of the cluster, drawn anew for each (`uuidgen`). With it a master whose directory is empty formats it by itself, and one whose directory belongs to another cluster refuses to start.",
+  ),
   "cluster.linkRate": optionalSize(
     "What one worker's network card moves in a second, for the bound of a load; 1250MB is assumed.",
   ),
   "cluster.originRate": optionalSize(
     "What an under store gives one region in a second, for the bound of a load; 1250MB is assumed.",
   ),
-  "master.id": text("m1", "Name of this master, unique in the cluster."),
+  "master.id": masterId("m1", "Name of this master, unique in the cluster and never used again for another disk."),
   "master.dir": text("/var/lib/headpond/master", "Directory of the journal and the state."),
   "master.rpc": address("0.0.0.0:7070", "Where clients and workers reach this master."),
   "master.http": address("0.0.0.0:7071", "Status page, JSON API, health and metrics."),
+  "master.advertise": optionalText(
+    "Host name or address that clients, workers and other masters reach this master by; default: the host that it listens on, or that `journal.raft.members` names.",
+  ),
   "master.workerTimeout": duration("10s", "A worker whose connection is gone for this long is lost."),
   "journal.type": choice("local", ["local", "raft", "zookeeper"], "Which journal keeps the masters' commands."),
   "journal.checkpointEvery": size("1GiB", "Bytes of log after which a checkpoint is made and the log is cut."),
+  "journal.raft.listen": address("0.0.0.0:7072", "Where the other masters reach this master's journal."),
+  "journal.raft.members": members(
+    "The founders, as the others reach them: `{ m1: h1:7072, m2: h2:7072, m3: h3:7072 }`. Counts only when a cluster is formatted; afterwards the journal knows the members.",
+  ),
+  "journal.raft.electionTimeout": duration(
+    "300ms",
+    "T: a master that has not heard of the leader for [T, 2T), drawn at random each time, stands for election.",
+  ),
+  "journal.raft.heartbeat": duration("30ms", "How often the leader shows that it is there; at most a third of T."),
+  "journal.raft.snapshotRate": size("256MiB", "Bytes a second of a checkpoint that is sent to another master."),
   "worker.id": optionalText("Name of this worker; drawn once and kept in its first cache directory if not given."),
   "worker.masters": list(["localhost:7070"], "RPC addresses of all masters."),
   "worker.place": place("local/local/local/localhost", "Where this worker is: cloud/region/zone/host."),
@@ -68,7 +85,6 @@ export type Config = { readonly [K in SettingKey]: (typeof settings)[K] extends 
 
 /** Sections of the surface whose parts this version does not have: a clear error instead of `unknown key`. */
 const partsNotBuilt: Readonly<Record<string, string>> = {
-  "journal.raft": "the Raft journal",
   "journal.zookeeper": "the ZooKeeper journal",
   "gateways.s3": "the S3 gateway",
   "worker.threads": "more than one data thread",
@@ -114,6 +130,7 @@ export function loadConfig(input: ConfigInput): LoadedConfig {
       problems.push(`${key} (from ${describeSource(source, key)}): ${(error as Error).message}`);
     }
   }
+  if (problems.length === 0) problems.push(...contradictions(config as Config));
   if (problems.length > 0) {
     throw new HeadpondError("invalid", `configuration: ${problems.join("; ")}`);
   }
@@ -176,6 +193,17 @@ export function nearestName(wrong: string, candidates: readonly string[]): strin
     if (edits < bestEdits) [best, bestEdits] = [candidate, edits];
   }
   return best;
+}
+
+/** What is wrong with values that are right one by one. */
+function contradictions(config: Config): string[] {
+  const heartbeatMs = config["journal.raft.heartbeat"];
+  const electionTimeoutMs = config["journal.raft.electionTimeout"];
+  if (heartbeatMs >= 1 && heartbeatMs * 3 <= electionTimeoutMs) return [];
+  return [
+    `journal.raft.heartbeat: ${heartbeatMs}ms does not fit an electionTimeout of ${electionTimeoutMs}ms: ` +
+      "take at least 1ms and at most a third of it",
+  ];
 }
 
 function flatten(file: unknown, problems: string[]): Map<string, unknown> {
@@ -268,6 +296,10 @@ function text(initial: string, help: string): Setting<string> {
   return { kind: "text", initial, help, parse };
 }
 
+function masterId(initial: string, help: string): Setting<string> {
+  return { kind: "text", initial, help, parse: parseMasterId };
+}
+
 function optionalText(help: string): Setting<string | undefined> {
   const parse = (raw: unknown): string | undefined => (raw === undefined || raw === null ? undefined : String(raw));
   return { kind: "text", initial: undefined, help, parse };
@@ -331,6 +363,20 @@ function list(initial: readonly string[], help: string): Setting<readonly string
     return items as readonly string[];
   };
   return { kind: "list", initial, help, parse };
+}
+
+/** Ids and addresses; as text `m1=h1:7072,m2=h2:7072`. */
+function members(help: string): Setting<Readonly<Record<string, HostPort>>> {
+  const parse = (raw: unknown): Readonly<Record<string, HostPort>> => {
+    const given: unknown =
+      typeof raw === "string" ? Object.fromEntries(raw.split(",").map((item) => item.trim().split("=", 2))) : raw;
+    if (typeof given !== "object" || given === null || Array.isArray(given)) throw wrong(raw, "{ m1: h1:7072, ... }");
+    const found = Object.entries(given).map(([id, at]) => [parseMasterId(id), parseHostPort(at)] as const);
+    const twice = found.map(([, at]) => formatHostPort(at)).find((at, i, all) => all.indexOf(at) !== i);
+    if (twice !== undefined) throw new HeadpondError("invalid", `two members have the address ${twice}`);
+    return Object.fromEntries(found);
+  };
+  return { kind: "map of id to address", initial: {}, help, parse };
 }
 
 function place(initial: string, help: string): Setting<Place> {

@@ -31,6 +31,16 @@ export function fileVersionId(inodeId: InodeId, contentVersion: number): FileVer
   return `${inodeId}-${contentVersion}` as FileVersionId;
 }
 
+/** Checks text from outside: it becomes part of files' names, lists and addresses. Throws `invalid`. */
+export function parseMasterId(text: unknown): MasterId {
+  if (typeof text === "string" && /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(text)) return text as MasterId;
+  const shown = JSON.stringify(text)?.slice(0, 80);
+  throw new HeadpondError(
+    "invalid",
+    `${shown} is no id of a master: take at most 63 letters, digits, ".", "_" and "-"`,
+  );
+}
+
 /** Checks text from outside. Throws `invalid`. */
 export function parseFileVersionId(text: string): {
   id: FileVersionId;
