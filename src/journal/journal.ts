@@ -69,6 +69,8 @@ export type JournalMember = {
   /** Of the state at `digestIndex`. */
   readonly digestIndex: number | undefined;
   readonly digest: string | undefined;
+  /** Highest feature level that its software understands; `undefined`: not heard yet. */
+  readonly featureLevel: number | undefined;
   /** Heard of within the last seconds. */
   readonly reachable: boolean;
 };
@@ -84,6 +86,7 @@ export type MemberChange =
 export interface JournalCluster {
   /** Of any master: what it knows. */
   members(): readonly JournalMember[];
+  /** Called, at once, when the members, an address or a feature level of theirs change, and when another one leads or none: clients wait for it. */
   onMembersChange(listener: () => void): void;
   /** Of the leader. Resolves when the change is committed and no longer joint. `not-leader`, `invalid`, `overloaded` (one at a time), `timeout`. */
   changeMembers(change: MemberChange, signal?: AbortSignal): Promise<void>;
