@@ -28,6 +28,10 @@ export type PeerReport = {
   /** Release, and the highest feature level that it understands. */
   readonly software: string;
   readonly featureLevel: number;
+  /** The log is empty and the term 0: this disk has promised nothing yet. Absent: false. Founders wait for it (docs/raft-journal.md). */
+  readonly fresh?: boolean;
+  /** The log's disk has no room for more. Absent: false. */
+  readonly full?: boolean;
 };
 
 export type SnapshotMessage = Extract<Message, { readonly type: "snapshot" }>;

@@ -24,6 +24,7 @@ export type ElectionOptions = {
   readonly outbox: Outbox;
   readonly hardState: HardState;
   readonly restartedAtMs: number;
+  readonly admitted: boolean;
 };
 
 export class Election {
@@ -38,11 +39,16 @@ export class Election {
   #patienceMs = 0;
   /** The first answer of each. */
   readonly #votes = new Map<NodeId, boolean>();
+  /** Until then it neither votes nor stands: its disk may have forgotten what it once promised. */
+  #admitted: boolean;
+  /** Whoever cannot answer for its state votes, and does not stand. */
+  mayStand = true;
 
   constructor(options: ElectionOptions) {
     this.#options = options;
     this.#term = options.hardState.term;
     this.#vote = options.hardState.vote;
+    this.#admitted = options.admitted;
     this.#wait();
   }
 
@@ -102,9 +108,13 @@ export class Election {
     return this.#silentMs >= this.#patienceMs || (isAlone && this.#role === "follower");
   }
 
+  admit(): void {
+    this.#admitted = true;
+  }
+
   get isEligible(): boolean {
     const { id, log, membership } = this.#options;
-    return membership.isVoterSince(log.commit, id);
+    return this.#admitted && this.mayStand && membership.isVoterSince(log.commit, id);
   }
 
   /** `pre` asks first whether an election could be won, so that a hopeless one disturbs nobody with a new term. */
@@ -137,7 +147,7 @@ export class Election {
     const isFree = this.#vote === undefined && this.#leader === undefined;
     const mayVote = this.#vote === from || isFree || (type === "pre-vote" && term > this.#term);
     // Whether this member or the candidate counts as a voter is the candidate's to know: its log may be ahead of this one.
-    const granted = mayVote && log.isUpToDate(message.lastIndex, message.lastTerm);
+    const granted = this.#admitted && mayVote && log.isUpToDate(message.lastIndex, message.lastTerm);
     const reply = { from: id, to: from, granted };
     if (type === "pre-vote") {
       return outbox.send({ type: "pre-vote-reply", ...reply, term: granted ? term : this.#term });

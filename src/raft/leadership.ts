@@ -65,6 +65,8 @@ export class Leadership {
   #open: { readonly index: number; readonly bytes: number }[] = [];
   #openBytes = 0;
   #snapshotWanted = false;
+  /** Members that lack the same get the same array: it is then encoded once. */
+  #slice: { readonly first: number; readonly entries: readonly Entry[] } | undefined;
 
   constructor(options: LeadershipOptions) {
     this.#options = options;
@@ -200,6 +202,7 @@ export class Leadership {
   /** Sends every member what it lacks, as far as its window goes. */
   replicate(nowMs: number): void {
     for (const [to, peer] of this.#peers) this.#replicateTo(to, peer, nowMs);
+    this.#slice = undefined;
   }
 
   /** One tick. `judge`: whether to draw conclusions from silence. Returns whether the leader has lost its quorum. */
@@ -311,7 +314,7 @@ export class Leadership {
     while (!peer.isPaused && (peer.next <= log.lastIndex || peer.wantsContact)) {
       const prevIndex = peer.next - 1;
       const prevTerm = log.term(prevIndex);
-      const entries = prevTerm === undefined ? "compacted" : log.slice(peer.next, limits.messageBytes);
+      const entries = prevTerm === undefined ? "compacted" : this.#sliceFrom(peer.next, limits.messageBytes);
       if (entries === "loading") return;
       if (prevTerm === undefined || entries === "compacted") return this.#sendSnapshot(to, peer, nowMs);
       const lastIndex = prevIndex + entries.length;
@@ -325,6 +328,13 @@ export class Leadership {
     if (peer.state !== "replicate" || commit <= peer.sentCommit) return;
     peer.sentCommit = commit;
     outbox.send({ type: "commit", from: id, to, term, commit });
+  }
+
+  #sliceFrom(first: number, maxBytes: number): readonly Entry[] | "compacted" | "loading" {
+    if (this.#slice?.first === first) return this.#slice.entries;
+    const entries = this.#options.log.slice(first, maxBytes);
+    if (typeof entries !== "string") this.#slice = { first, entries };
+    return entries;
   }
 
   #sendSnapshot(to: NodeId, peer: Progress, nowMs: number): void {

@@ -19,11 +19,11 @@ const three = configurationOf(["a", "b", "c"]);
 
 test("voters change through a joint configuration, learners alone in one step", () => {
   const joint = changed(three, [
-    { type: "add-voter", id: "d", address: "d:1" },
+    { type: "add-voter", id: "d", member: { address: "d:1", incarnation: "" } },
     { type: "remove", id: "a" },
   ]);
   assert.equal(describeConfiguration(joint), "(b c d)&&(a b c)");
-  assert.equal(joint.addresses["d"], "d:1");
+  assert.equal(joint.members["d"]?.address, "d:1");
   assert.equal(describeConfiguration(withoutOutgoing(joint)), "(b c d)");
   assert.equal(describeConfiguration(changed(three, [{ type: "add-learner", id: "d" }])), "(a b c) learners(d)");
 });
@@ -36,9 +36,22 @@ test("a learner is promoted, a voter demoted, an address replaced", () => {
   // Until the joint state is left, it still votes.
   assert.equal(isVoter(demoted, "c"), true);
   assert.deepEqual(membersOf(demoted), ["a", "b", "c"]);
-  const moved = changed(three, [{ type: "add-voter", id: "a", address: "elsewhere:1" }]);
+  const moved = changed(three, [{ type: "add-voter", id: "a", member: { address: "elsewhere:1", incarnation: "x" } }]);
   assert.equal(isJoint(moved), false);
-  assert.equal(moved.addresses["a"], "elsewhere:1");
+  assert.equal(moved.members["a"]?.address, "elsewhere:1");
+});
+
+test("a member that is described anew keeps its part", () => {
+  const withLearner = changed(three, [{ type: "add-learner", id: "d" }]);
+  const member = { address: "d:2", incarnation: "i", rpc: "d:3", http: "d:4" };
+  const described = changed(withLearner, [
+    { type: "describe", id: "d", member },
+    { type: "describe", id: "a", member: { address: "a:1", incarnation: "j" } },
+  ]);
+  assert.equal(describeConfiguration(described), "(a b c) learners(d)");
+  assert.deepEqual(described.members["d"], member);
+  assert.deepEqual(decodeConfiguration(encodeConfiguration(described)), described);
+  assert.throws(() => changed(described, [{ type: "describe", id: "d", member }]), { code: "invalid" });
 });
 
 test("impossible changes are refused with what is wrong", () => {
@@ -46,6 +59,7 @@ test("impossible changes are refused with what is wrong", () => {
     assert.throws(() => changed(three, changes), { code: "invalid", message });
   };
   refused([{ type: "remove", id: "x" }], /x is no member/);
+  refused([{ type: "describe", id: "x", member: { address: "x:1", incarnation: "" } }], /x is no member/);
   refused([{ type: "add-voter", id: "a" }], /nothing changes/);
   refused([{ type: "add-voter", id: "" }], /needs an id/);
   refused(
@@ -83,7 +97,7 @@ test(`from any configuration, any change leads to one whose quorums meet the old
 });
 
 test("bytes that are no configuration are corrupt", () => {
-  for (const text of ["", "{}", '{"voters":[1],"outgoing":[],"learners":[],"addresses":{}}', "null"]) {
+  for (const text of ["", "{}", '{"voters":[1],"outgoing":[],"learners":[],"members":{}}', "null"]) {
     assert.throws(() => decodeConfiguration(new TextEncoder().encode(text)), { code: "corrupt" });
   }
 });

@@ -6,15 +6,17 @@
 
 import { assert, present } from "../base/assert.ts";
 import { HeadpondError } from "../base/errors.ts";
-import type { Configuration, LoggedConfiguration, NodeId } from "./types.ts";
+import type { Configuration, LoggedConfiguration, MemberDescription, NodeId } from "./types.ts";
 
 export type MembershipChange =
   /** A voter that is added as a learner is demoted, a learner that is added as a voter promoted. */
-  | { readonly type: "add-voter" | "add-learner"; readonly id: NodeId; readonly address?: string }
+  | { readonly type: "add-voter" | "add-learner"; readonly id: NodeId; readonly member?: MemberDescription }
+  /** Only describes a member anew. */
+  | { readonly type: "describe"; readonly id: NodeId; readonly member: MemberDescription }
   | { readonly type: "remove"; readonly id: NodeId };
 
 export function configurationOf(voters: readonly NodeId[], learners: readonly NodeId[] = []): Configuration {
-  return { voters: [...voters].sort(), outgoing: [], learners: [...learners].sort(), addresses: {} };
+  return { voters: [...voters].sort(), outgoing: [], learners: [...learners].sort(), members: {} };
 }
 
 export function isJoint({ outgoing }: Configuration): boolean {
@@ -34,19 +36,25 @@ export function changed(from: Configuration, changes: readonly MembershipChange[
   assert(!isJoint(from), "a joint configuration is left before the next change");
   const voters = new Set(from.voters);
   const learners = new Set(from.learners);
-  const addresses: Record<NodeId, string> = { ...from.addresses };
+  const members: Record<NodeId, MemberDescription> = { ...from.members };
   for (const change of changes) {
     const { id } = change;
     if (id === "") throw new HeadpondError("invalid", "a member needs an id");
-    const known = voters.delete(id) || learners.delete(id);
+    const isMember = voters.has(id) || learners.has(id);
+    if (!isMember && (change.type === "remove" || change.type === "describe")) {
+      throw new HeadpondError("invalid", `${id} is no member and cannot be ${change.type}d`);
+    }
+    if (change.type !== "describe") {
+      voters.delete(id);
+      learners.delete(id);
+    }
     if (change.type === "add-voter") voters.add(id);
     else if (change.type === "add-learner") learners.add(id);
-    else if (!known) throw new HeadpondError("invalid", `${id} is no member and cannot be removed`);
-    if (change.type === "remove") delete addresses[id];
-    else if (change.address !== undefined) addresses[id] = change.address;
+    if (change.type === "remove") delete members[id];
+    else if (change.member !== undefined) members[id] = change.member;
   }
   if (voters.size === 0) throw new HeadpondError("invalid", "a cluster without voters decides nothing: keep one");
-  const to = { voters: [...voters].sort(), outgoing: [], learners: [...learners].sort(), addresses };
+  const to = { voters: [...voters].sort(), outgoing: [], learners: [...learners].sort(), members };
   if (sameConfiguration(from, to)) throw new HeadpondError("invalid", `nothing changes: ${describeConfiguration(to)}`);
   return sameIds(from.voters, to.voters) ? to : { ...to, outgoing: from.voters };
 }
@@ -56,26 +64,37 @@ export function withoutOutgoing(joint: Configuration): Configuration {
   return { ...joint, outgoing: [] };
 }
 
-export function encodeConfiguration({ voters, outgoing, learners, addresses }: Configuration): Uint8Array {
-  const byId = Object.fromEntries(Object.entries(addresses).sort(([a], [b]) => (a < b ? -1 : 1)));
-  return new TextEncoder().encode(JSON.stringify({ voters, outgoing, learners, addresses: byId }));
+export function encodeConfiguration(configuration: Configuration): Uint8Array {
+  return new TextEncoder().encode(JSON.stringify(configurationToJson(configuration)));
+}
+
+/** In one order: equal configurations have equal bytes. */
+export function configurationToJson({ voters, outgoing, learners, members }: Configuration): Configuration {
+  const byId = Object.entries(members).sort(([a], [b]) => (a < b ? -1 : 1));
+  return { voters, outgoing, learners, members: Object.fromEntries(byId.map(([id, member]) => [id, inOrder(member)])) };
 }
 
 /** Throws `corrupt`. */
 export function decodeConfiguration(payload: Uint8Array): Configuration {
   try {
-    const value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(payload)) as Record<string, unknown>;
-    const { addresses } = value;
-    if (typeof addresses !== "object" || addresses === null) throw new Error("addresses");
-    return {
-      voters: idsOf(value, "voters"),
-      outgoing: idsOf(value, "outgoing"),
-      learners: idsOf(value, "learners"),
-      addresses: addresses as Record<NodeId, string>,
-    };
+    return configurationFromJson(JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(payload)));
   } catch (cause) {
     throw new HeadpondError("corrupt", `an entry of ${payload.length} bytes is no configuration`, { cause });
   }
+}
+
+/** Throws an error that names what is wrong. */
+export function configurationFromJson(json: unknown): Configuration {
+  const value = (json ?? {}) as Record<string, unknown>;
+  const { members } = value;
+  if (typeof members !== "object" || members === null) throw new Error("members");
+  const entries = Object.entries(members).map(([id, member]) => [id, descriptionOf(id, member)] as const);
+  return {
+    voters: idsOf(value, "voters"),
+    outgoing: idsOf(value, "outgoing"),
+    learners: idsOf(value, "learners"),
+    members: Object.fromEntries(entries),
+  };
 }
 
 /** `(m1 m2 m3)`, joint `(m1 m2 m4)&&(m1 m2 m3)`, with learners `(m1) learners(m2)`. */
@@ -148,9 +167,28 @@ function sameConfiguration(a: Configuration, b: Configuration): boolean {
   return (
     sameIds(a.voters, b.voters) &&
     sameIds(a.learners, b.learners) &&
-    sameIds(Object.keys(a.addresses), Object.keys(b.addresses)) &&
-    Object.entries(a.addresses).every(([id, address]) => b.addresses[id] === address)
+    JSON.stringify(configurationToJson(a).members) === JSON.stringify(configurationToJson(b).members)
   );
+}
+
+function inOrder({ address, incarnation, rpc, http }: MemberDescription): MemberDescription {
+  return {
+    address,
+    incarnation,
+    ...(rpc === undefined ? {} : { rpc }),
+    ...(http === undefined ? {} : { http }),
+  };
+}
+
+function descriptionOf(id: NodeId, value: unknown): MemberDescription {
+  const { address, incarnation, rpc, http } = (value ?? {}) as Partial<Record<keyof MemberDescription, unknown>>;
+  if (typeof address !== "string" || typeof incarnation !== "string") throw new Error(`member ${id}`);
+  const member = { address, incarnation };
+  return {
+    ...member,
+    ...(typeof rpc === "string" ? { rpc } : {}),
+    ...(typeof http === "string" ? { http } : {}),
+  };
 }
 
 function sameIds(a: readonly NodeId[], b: readonly NodeId[]): boolean {

@@ -82,6 +82,7 @@ export class Raft {
       random,
       hardState,
       restartedAtMs,
+      admitted: options.admitted ?? true,
     });
     this.#nowMs = options.restartedAtMs;
     this.#lastTickMs = options.restartedAtMs;
@@ -202,6 +203,16 @@ export class Raft {
     if (this.#mayCampaign && !this.#election.isPromised(this.#nowMs)) this.#campaign("pre");
   }
 
+  /** The journal knows now that this disk has not forgotten any promise: it may vote and stand. */
+  admit(): void {
+    this.#election.admit();
+  }
+
+  /** Whether this member may stand for election; it votes and follows all the same. A leader goes on. */
+  set mayStand(mayStand: boolean) {
+    this.#election.mayStand = mayStand;
+  }
+
   // What comes out.
 
   /** Takes what is to be done. Called after every input, or after a few. */
@@ -242,6 +253,11 @@ export class Raft {
     return this.#election.leader;
   }
 
+  /** The voter to which a leader would best hand over. */
+  get successor(): NodeId | undefined {
+    return this.#leadership?.successor;
+  }
+
   /** All up to here is held by a quorum. A leader's is right once it has committed in its term. */
   get commitIndex(): number {
     return this.#log.commit;
@@ -249,6 +265,25 @@ export class Raft {
 
   get lastIndex(): number {
     return this.#log.lastIndex;
+  }
+
+  get appliedIndex(): number {
+    return this.#log.applied;
+  }
+
+  /** Whether something of the leader's own term is committed: from then on it knows all that is. */
+  get hasCommitted(): boolean {
+    return this.#leadership?.hasCommitted ?? false;
+  }
+
+  /** In force now, committed or not. */
+  get configuration(): Configuration {
+    return this.#membership.current;
+  }
+
+  /** Of the entry that brought it. */
+  get configurationIndex(): number {
+    return this.#membership.index;
   }
 
   /** In force at an entry that is still in the log, or at the snapshot before it. */

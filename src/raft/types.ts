@@ -24,14 +24,24 @@ export type Entry = {
 /** What a member must remember across a crash before it lets others know. */
 export type HardState = { readonly term: number; readonly vote: NodeId | undefined };
 
+/** Carried for the journal; means nothing here. */
+export type MemberDescription = {
+  /** Where the member's consensus is reached, `host:port`. */
+  readonly address: string;
+  /** Of its disk; empty: not known yet. */
+  readonly incarnation: string;
+  /** For clients and workers. */
+  readonly rpc?: string;
+  readonly http?: string;
+};
+
 export type Configuration = {
   readonly voters: readonly NodeId[];
   /** The voters of the configuration that is being left. Not empty: joint state, both majorities decide. */
   readonly outgoing: readonly NodeId[];
   /** Receive the log and decide nothing. */
   readonly learners: readonly NodeId[];
-  /** Where members are reached. Carried for the journal; means nothing here. */
-  readonly addresses: Readonly<Record<NodeId, string>>;
+  readonly members: Readonly<Record<NodeId, MemberDescription>>;
 };
 
 /** The last entry that a checkpoint contains, and the membership as of then. */
@@ -237,6 +247,8 @@ export type RaftOptions = {
   readonly appliedIndex: number;
   /** The present, by the clock that all calls go by. */
   readonly restartedAtMs: number;
+  /** Whether it may vote and stand at once; by default yes. Else it waits for `admit`. */
+  readonly admitted?: boolean;
 };
 
 export type LoggedConfiguration = { readonly index: number; readonly configuration: Configuration };
