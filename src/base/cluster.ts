@@ -57,14 +57,26 @@ export const WorkerStatus = Type.Object({
 });
 export type WorkerStatus = Static<typeof WorkerStatus>;
 
+/** One master as the one that answers knows it: of others, as of their last report. */
 export const MasterStatus = Type.Object({
   id: MasterIdSchema,
+  /** `host:port` for clients and workers; of its journal while nothing else was heard of it. */
   address: Type.String(),
   role: oneOf("leader", "standby"),
+  /** 0 while nothing was heard of it. */
   appliedIndex: Count,
+  /** Of its state at `digestIndex`; empty while none is known. */
   digest: Type.String(),
+  digestIndex: Type.Optional(Count),
+  /** Entries that are committed and that it has not applied yet. */
   lagEntries: Count,
+  /** False: a learner. */
   voter: Type.Boolean(),
+  /** `host:port` of its journal's own traffic with the other masters; absent if there is none. */
+  journalAddress: Type.Optional(Type.String()),
+  http: Type.Optional(Type.String()),
+  /** Heard of within the last seconds. */
+  reachable: Type.Optional(Type.Boolean()),
 });
 export type MasterStatus = Static<typeof MasterStatus>;
 

@@ -31,6 +31,7 @@ import { HeadpondFile } from "./file.ts";
 import { FileSource, type Whereabouts } from "./file-source.ts";
 import { LoadJob, watchJob } from "./job.ts";
 import type { CallOptions, MasterCallOptions, MasterCalls } from "./master-calls.ts";
+import { Membership } from "./membership.ts";
 import { MetadataCache } from "./metadata-cache.ts";
 import { Session } from "./session.ts";
 import { chooseWorkers } from "./worker-choice.ts";
@@ -343,6 +344,11 @@ export class HeadpondClient implements AsyncDisposable {
 
   cluster(options: CallOptions = {}): Promise<ClusterStatus> {
     return this.#read(methods.clusterStatus, {}, options);
+  }
+
+  /** The masters, and what operators do with them. */
+  get membership(): Membership {
+    return new Membership(this.#masters);
   }
 
   serverInfo(options: CallOptions = {}): Promise<ReplyOf<typeof methods.serverInfo>> {

@@ -24,7 +24,12 @@ export type CoreDependencies = {
   readonly sync: MetadataSync;
   readonly intents: Intents;
   readonly clock: Clock;
+  /** Of a leader: whether it is not yet level with what was acknowledged before it, or its parts are not started. */
+  readonly takesOver: () => boolean;
 };
+
+/** What clients wait until they ask a leader again that takes over: a round trip between masters, about. */
+const takeOverRetryMs = 5;
 
 export class Core {
   readonly namespace: Namespace;
@@ -33,6 +38,7 @@ export class Core {
   readonly sync: MetadataSync;
   readonly intents: Intents;
   readonly clock: Clock;
+  readonly #takesOver: () => boolean;
   readonly #mounts = new Map<Path, MountRow>();
 
   constructor(dependencies: CoreDependencies) {
@@ -42,6 +48,7 @@ export class Core {
     this.sync = dependencies.sync;
     this.intents = dependencies.intents;
     this.clock = dependencies.clock;
+    this.#takesOver = dependencies.takesOver;
   }
 
   get mountCount(): number {
@@ -52,9 +59,14 @@ export class Core {
     return this.journal.role === "leader";
   }
 
-  /** Throws `not-leader` with `details.leader`, when one is known. */
+  /** Throws `not-leader` with `details.leader`, when one is known; `overloaded` for the moment in which a new leader takes over. */
   requireLeader(): void {
-    if (this.journal.role === "leader") return;
+    if (this.journal.role === "leader") {
+      if (!this.#takesOver()) return;
+      throw new HeadpondError("overloaded", "this master was elected and takes over: ask again in a moment", {
+        details: { retryAfterMs: takeOverRetryMs },
+      });
+    }
     const leader = this.journal.leaderAddress;
     if (leader === undefined)
       throw new HeadpondError("not-leader", "this master does not lead, and knows of no leader: ask the others");

@@ -7,6 +7,7 @@ import type { Core } from "./core.ts";
 import type { DataService } from "./data-service.ts";
 import type { EventLog } from "./events.ts";
 import type { Jobs } from "./jobs.ts";
+import type { MemberService } from "./member-service.ts";
 import type { Models } from "./models.ts";
 import type { MountService } from "./mount-service.ts";
 import type { NamespaceService } from "./namespace-service.ts";
@@ -25,6 +26,7 @@ export type Services = {
   readonly events: EventLog;
   readonly workers: WorkerService;
   readonly status: StatusService;
+  readonly members: MemberService;
 };
 
 const jobsListedDefault = 100;
@@ -32,7 +34,7 @@ const modelsListedDefault = 1000;
 const watchIntervalMsDefault = 500;
 
 export function masterHandlers(services: Services): Handlers<MasterMethods> {
-  const { core, namespace, data, mounts, sessions, jobs, models, events, workers, status } = services;
+  const { core, namespace, data, mounts, sessions, jobs, models, events, workers, status, members } = services;
   return {
     openSession: (request) => sessions.openSession(request),
     keepSession: (request) => sessions.keepSession(request),
@@ -106,6 +108,12 @@ export function masterHandlers(services: Services): Handlers<MasterMethods> {
       const path = request.path === undefined ? rootPath : parsePath(request.path);
       return { models: await models.list(path, request.limit ?? modelsListedDefault) };
     },
+
+    members: () => members.members(),
+    addMember: (request, context) => members.addMember(request, context.signal),
+    promoteMember: (request, context) => members.promoteMember(request, context.signal),
+    removeMember: (request, context) => members.removeMember(request, context.signal),
+    transferLeadership: (request, context) => members.transferLeadership(request, context.signal),
 
     clusterStatus: () => status.clusterStatus(),
     journalStatus: () => status.journalStatus(),

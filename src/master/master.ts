@@ -34,11 +34,13 @@ import { type JobLimits, Jobs } from "./jobs.ts";
 import { LeaderClock } from "./leader-clock.ts";
 import type { LoadRates } from "./load-planner.ts";
 import { addMasterMetrics } from "./master-metrics.ts";
+import { MemberService } from "./member-service.ts";
 import { Models } from "./models.ts";
 import { MountService, type StoreNames } from "./mount-service.ts";
 import { NamespaceService } from "./namespace-service.ts";
 import { Proposer } from "./proposer.ts";
 import { Revisions } from "./revisions.ts";
+import { catchUp, handOver } from "./role-change.ts";
 import { SessionService } from "./session-service.ts";
 import { StatusService, type VerifyJournal } from "./status-service.ts";
 import { MetadataSync, type SyncLimits } from "./sync.ts";
@@ -54,6 +56,8 @@ export type MasterLimits = {
   readonly settleMs: number;
   /** Changes of the list of workers are sent together, this long after the first. */
   readonly listDelayMs: number;
+  /** A leader that stops waits so long for another one to take over. */
+  readonly handOverMs: number;
   readonly workers: Partial<WorkerRegistryLimits>;
   readonly sync: Partial<SyncLimits>;
   readonly intents: Partial<IntentLimits>;
@@ -67,6 +71,7 @@ export type MasterLimits = {
 const masterLimits: MasterLimits = {
   settleMs: 1000,
   listDelayMs: 50,
+  handOverMs: 3000,
   workers: {},
   sync: {},
   intents: {},
@@ -91,10 +96,14 @@ export type MasterOptions = {
   readonly metrics: Metrics;
   readonly rpcAddress: Address;
   readonly httpAddress: Address;
+  /** By which others reach this machine; the host that is listened on, if absent. */
+  readonly advertisedHost?: string;
   /** Not started yet, over `namespace`. Whoever made them closes both, after the master. */
   readonly journal: Journal<CommandResult>;
   readonly namespace: Namespace;
   readonly verifyJournal: VerifyJournal;
+  /** Why the journal or the state must not be relied on, e.g. because it differs from the other masters'; undefined: it can. */
+  readonly alarm?: () => string | undefined;
   readonly openUnderStore: OpenUnderStore;
   /** How URIs are written and which options are secret; that of `under-store/open.ts` if absent. */
   readonly storeNames?: StoreNames;
@@ -191,7 +200,15 @@ export class Master {
       logger,
       limits: limits.intents,
     });
-    this.#core = new Core({ namespace, journal, proposer, sync: this.#sync, intents: this.#intents, clock });
+    this.#core = new Core({
+      namespace,
+      journal,
+      proposer,
+      sync: this.#sync,
+      intents: this.#intents,
+      clock,
+      takesOver: () => !this.#leading,
+    });
     const core = this.#core;
     const files = new TreeFiles({ core, slices, blockSizeBytes });
     this.#jobs = new Jobs({
@@ -239,10 +256,12 @@ export class Master {
       logger,
       limits: limits.housekeeping,
     });
+    const addresses = (): { rpc: string; http: string } => this.addresses;
+    const members = new MemberService({ core, clusterId: options.clusterId, id: options.id, clock, addresses });
     const status = new StatusService({
       core,
       registry: this.#registry,
-      id: options.id,
+      members,
       clusterId: options.clusterId,
       clusterName: options.clusterName,
       version: options.version,
@@ -251,7 +270,7 @@ export class Master {
       disk: options.disk,
       clock,
       verifyJournal: options.verifyJournal,
-      addresses: () => ({ rpc: hostPort(this.#rpcAddress), http: hostPort(this.#httpAddress) }),
+      addresses,
     });
     const sessionTimeoutMs = limits.housekeeping.sessionTimeoutMs ?? housekeepingLimits.sessionTimeoutMs;
     this.handlers = masterHandlers({
@@ -280,6 +299,7 @@ export class Master {
       events: this.#events,
       workers: this.#workers,
       status,
+      members,
     });
     this.#registry.listen({
       onLive: (worker) => {
@@ -321,6 +341,13 @@ export class Master {
     journal.onRoleChange((role) => this.#roleChanged(role));
   }
 
+  /** `host:port` of both doors, as others should use them. */
+  get addresses(): { readonly rpc: string; readonly http: string } {
+    const host = this.#options.advertisedHost;
+    const at = (address: Address): string => hostPort(host === undefined ? address : { ...address, host });
+    return { rpc: at(this.#rpcAddress), http: at(this.#httpAddress) };
+  }
+
   /** Where it listens; with the real ports once it has started. */
   get rpcAddress(): Address {
     return this.#rpcAddress;
@@ -335,8 +362,11 @@ export class Master {
     if (this.#state !== "open") return `the master is ${this.#state === "closed" ? "closing" : "starting"}`;
     const { flushError } = this.#options.namespace;
     if (flushError !== undefined) return `the state cannot be written: ${toHeadpondError(flushError).message}`;
-    if (!this.#leading && this.#options.journal.leaderAddress === undefined) return "no leader is known";
-    return undefined;
+    const alarm = this.#options.alarm?.();
+    if (alarm !== undefined) return alarm;
+    const { journal } = this.#options;
+    if (journal.role === "leader") return this.#leading ? undefined : "this master was elected and takes over";
+    return journal.leaderAddress === undefined ? "no leader is known" : undefined;
   }
 
   /** Starts the journal, and resolves when the master serves. */
@@ -354,6 +384,12 @@ export class Master {
       http: hostPort(this.#httpAddress),
       role: this.#options.journal.role,
     });
+  }
+
+  /** A leader lets another master take over before it is closed. Never throws. */
+  async handOver(): Promise<void> {
+    const { journal } = this.#options;
+    await handOver({ journal, clock: this.#clock, logger: this.#logger }, this.#limits.handOverMs);
   }
 
   /** Ends requests, loops and connections. The journal and the namespace are left to whoever made them. */
@@ -379,10 +415,9 @@ export class Master {
   }
 
   async #startLeading(): Promise<void> {
-    if (this.#leading || this.#state === "closed") return;
     const { journal, namespace } = this.#options;
-    // Behind the first barrier it has all that was ever acknowledged.
-    await journal.readBarrier();
+    if (this.#leading || this.#state === "closed") return;
+    if (!(await catchUp({ journal, clock: this.#clock, logger: this.#logger }, this.#closing.signal))) return;
     this.#leading = true;
     this.#leaderClock.begin(namespace.nowMs);
     this.#events.begin(namespace.applied.index);

@@ -2,12 +2,13 @@
 
 import type { ClusterStatus } from "../base/cluster.ts";
 import { toHeadpondError } from "../base/errors.ts";
-import type { ClusterId, MasterId } from "../base/ids.ts";
+import type { ClusterId } from "../base/ids.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Disk } from "../io/disk.ts";
 import type { MasterMethods } from "../rpc/master-service.ts";
 import type { ReplyOf } from "../rpc/method.ts";
 import type { Core } from "./core.ts";
+import type { MemberService } from "./member-service.ts";
 import type { WorkerRegistry } from "./worker-registry.ts";
 
 type Reply<K extends keyof MasterMethods> = ReplyOf<MasterMethods[K]>;
@@ -23,7 +24,7 @@ export type VerifyJournal = () => Promise<{
 export type StatusServiceDependencies = {
   readonly core: Core;
   readonly registry: WorkerRegistry;
-  readonly id: MasterId;
+  readonly members: Pick<MemberService, "statuses">;
   readonly clusterId: ClusterId;
   readonly clusterName: string;
   readonly version: string;
@@ -36,13 +37,9 @@ export type StatusServiceDependencies = {
   readonly addresses: () => { readonly rpc: string; readonly http: string };
 };
 
-/** A digest costs as much as has changed since the last one: pages that refresh themselves do not get a new one each time. */
-const digestKeptMs = 2000;
-
 export class StatusService {
   readonly #deps: StatusServiceDependencies;
   readonly #startedMs: number;
-  #digest = { atMs: Number.NEGATIVE_INFINITY, index: -1, text: "" };
 
   constructor(dependencies: StatusServiceDependencies) {
     this.#deps = dependencies;
@@ -50,19 +47,17 @@ export class StatusService {
   }
 
   clusterStatus(): ClusterStatus {
-    const { core, registry, id, clusterId, clusterName, addresses } = this.#deps;
+    const { core, registry, clusterId, clusterName, addresses, members } = this.#deps;
     const { type, role, term } = core.journal.status();
     const { files, directories } = core.namespace.counters;
-    const { index, digest } = this.#digestNow();
-    const { rpc } = addresses();
-    const leader = role === "leader" ? rpc : core.journal.leaderAddress;
+    const leader = role === "leader" ? addresses().rpc : core.journal.leaderAddress;
     return {
       clusterId,
       name: clusterName,
       journal: type,
       ...(leader === undefined ? {} : { leader }),
       term,
-      masters: [{ id, address: rpc, role, appliedIndex: index, digest, lagEntries: 0, voter: true }],
+      masters: members.statuses(),
       workers: registry.statuses(),
       files,
       directories,
@@ -99,15 +94,5 @@ export class StatusService {
       directory,
       freeBytes,
     };
-  }
-
-  #digestNow(): { readonly index: number; readonly digest: string } {
-    const { core, clock } = this.#deps;
-    const { index } = core.namespace.applied;
-    const nowMs = clock.monotonicMs();
-    if (this.#digest.index !== index && nowMs - this.#digest.atMs >= digestKeptMs) {
-      this.#digest = { atMs: nowMs, index, text: core.namespace.digest() };
-    }
-    return { index: this.#digest.index, digest: this.#digest.text };
   }
 }

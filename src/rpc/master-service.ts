@@ -10,6 +10,7 @@ import {
   Holding,
   JobStatus,
   LoadPlan,
+  MasterStatus,
   ModelStatus,
   Revision,
   WorkerAddress,
@@ -18,6 +19,7 @@ import {
 } from "../base/cluster.ts";
 import { Attributes, ContentDigest, FileDescriptor, FileStatus, MountInfo, TtlAction } from "../base/file.ts";
 import {
+  ClusterIdSchema,
   Count,
   FileVersionIdSchema,
   InodeIdSchema,
@@ -33,6 +35,10 @@ import { service, stream, unary } from "./method.ts";
 
 const PathText = Type.String({ minLength: 1, maxLength: 4096 });
 const Empty = Type.Object({});
+const MasterIdText = Type.String({ minLength: 1, maxLength: 63 });
+const AddressText = Type.String({ minLength: 1, maxLength: 300 });
+/** False: it was so already. */
+const MembershipReply = Type.Object({ changed: Type.Boolean() });
 
 /** Who asks for a change, and for the how-manieth time of his own: the state keeps results above `acknowledged`. */
 export const Origin = Type.Object({
@@ -321,6 +327,24 @@ export const masterService = service("headpond.master", 1, {
       digest: Type.String(),
       findings: Type.Array(Type.String()),
     }),
+  ),
+  // Membership. All but `members` are for the leader; each may be repeated.
+  /** The masters, as the one that is asked knows them. */
+  members: unary(
+    "members",
+    Empty,
+    Type.Object({ clusterId: ClusterIdSchema, members: Type.Array(MasterStatus), commitIndex: Count }),
+  ),
+  /** Lets a master join as a learner, which receives the log and does not vote; it must have an empty disk, and its id be new. */
+  addMember: unary("addMember", Type.Object({ id: MasterIdText, address: AddressText }), MembershipReply),
+  /** Lets a learner vote, once it has caught up: waits for that. */
+  promoteMember: unary("promoteMember", Type.Object({ id: MasterIdText }), MembershipReply),
+  removeMember: unary("removeMember", Type.Object({ id: MasterIdText }), MembershipReply),
+  /** Hands leadership to a voter, the most advanced one if none is named; answers when it leads. */
+  transferLeadership: unary(
+    "transferLeadership",
+    Type.Object({ id: Type.Optional(MasterIdText) }),
+    Type.Object({ leader: Type.Optional(Type.String()) }),
   ),
   /** Effective configuration of the master, secrets left out: what `doctor` compares. */
   serverInfo: unary(
