@@ -9,11 +9,11 @@ import type { Disk } from "../io/disk.ts";
 import { type Checkpoint, parseManifestName, readManifest, verifyCheckpoint } from "./checkpoints.ts";
 import { checkpointDirectory, type JournalMeta, readMeta, walDirectory } from "./journal-meta.ts";
 import { describeFinding, type Finding, readWal, readWhole, throwFinding } from "./read-wal.ts";
-import { type RecordType, recordType } from "./record.ts";
+import { isEntryType, type RecordType, recordType } from "./record.ts";
 import { walkSegment } from "./segment.ts";
 
 export type DumpedRecord = {
-  readonly type: "entry" | "hard-state" | "truncate" | "seal" | "mark";
+  readonly type: "entry" | "hard-state" | "truncate" | "seal" | "mark" | "configuration";
   readonly index: number;
   readonly term: number;
   /** Of the payload. */
@@ -46,6 +46,7 @@ const typeNames: Readonly<Record<RecordType, DumpedRecord["type"]>> = {
   [recordType.truncate]: "truncate",
   [recordType.seal]: "seal",
   [recordType.mark]: "mark",
+  [recordType.configuration]: "configuration",
 };
 
 /** What can be said without reading the whole log. Throws `not-found`, `corrupt`. */
@@ -161,7 +162,7 @@ async function verifyOnce(disk: Disk, directory: string): Promise<VerifyReport> 
     walkBytes: Number.POSITIVE_INFINITY,
     onFinding,
     onRecord: ({ type }) => {
-      if (type === recordType.entry) entries++;
+      if (isEntryType(type)) entries++;
     },
   });
   const { firstIndex, lastIndex, lastTerm } = wal.index;

@@ -19,11 +19,18 @@ export const recordType = {
   seal: 4,
   /** Says that all before it was durable when it was written: the last flush has no other witness. */
   mark: 5,
+  /** Raft's membership from this index on; an entry of the log as a command is. */
+  configuration: 6,
 } as const;
 
 export type RecordType = (typeof recordType)[keyof typeof recordType];
 
-/** What is appended and read back; an entry of the journal is one of type `recordType.entry`. */
+/** Whether records of this type have an index of their own in the log. */
+export function isEntryType(type: RecordType): boolean {
+  return type === recordType.entry || type === recordType.configuration;
+}
+
+/** What is appended and read back. */
 export type WalRecord = {
   readonly type: RecordType;
   readonly index: number;
@@ -131,7 +138,7 @@ export function decodeRecord(
 function recordEnd({ view }: RecordBuffer, offset: number, origin = 0): number | undefined {
   if (offset + recordOverheadBytes > view.byteLength) return undefined;
   const type = view.getUint32(offset + 4, true) - typeTag;
-  if (type < recordType.entry || type > recordType.mark) return undefined;
+  if (type < recordType.entry || type > recordType.configuration) return undefined;
   const end = offset + recordBytes(view.getUint32(offset, true));
   if (end > view.byteLength || end <= offset) return undefined;
   return view.getUint32(offset + 8, true) <= origin + offset ? end : undefined;

@@ -4,7 +4,7 @@
  */
 
 import { KiB } from "../base/units.ts";
-import { recordType, type WalRecord } from "./record.ts";
+import { isEntryType, recordType, type WalRecord } from "./record.ts";
 import { type HardState, initialHardState, type SegmentHeader, segmentHeaderBytes } from "./segment.ts";
 
 /** A mark per this many bytes: one read of the log decodes about as much. */
@@ -44,6 +44,14 @@ export class WalIndex {
   hardState: HardState = initialHardState;
   /** Lowest index that a truncation in the current segment made void, 0 if none. */
   lowestVoid = 0;
+  /** The terms of the log: each begins at an index and lasts up to the next. Rising in both. */
+  #terms: { readonly fromIndex: number; readonly term: number }[] = [];
+  /** Memberships among the walked entries, by rising index. */
+  #configurations: { readonly index: number; readonly payload: Uint8Array }[] = [];
+
+  get configurations(): readonly { readonly index: number; readonly payload: Uint8Array }[] {
+    return this.#configurations;
+  }
 
   /** Goes on in a new segment: its header repeats what is known, or begins a new log. */
   enter(segment: Segment): void {
@@ -51,6 +59,8 @@ export class WalIndex {
     const last = this.#marks.at(-1);
     if (last === undefined || header.fresh) {
       this.#marks = [];
+      this.#terms = [];
+      this.#configurations = [];
       this.firstIndex = header.firstIndex;
       this.previousTerm = header.previousTerm;
     } else if (!last.segment.walked) {
@@ -58,6 +68,7 @@ export class WalIndex {
     }
     this.lastIndex = header.firstIndex - 1;
     this.lastTerm = header.previousTerm;
+    this.#noteTerm(this.lastIndex, this.lastTerm);
     this.hardState = header.hardState;
     this.lowestVoid = 0;
     this.#push(segment, header.firstIndex, segmentHeaderBytes, header.seed);
@@ -65,7 +76,7 @@ export class WalIndex {
 
   /** Adds the record at `offset`. Returns what is wrong with it, if anything. */
   add(segment: Segment, record: WalRecord, offset: number, previousCrc: number, end: number): string | undefined {
-    if (record.type === recordType.entry) {
+    if (isEntryType(record.type)) {
       if (record.index !== this.lastIndex + 1) return `has index ${record.index}, expected ${this.lastIndex + 1}`;
       if (record.term < this.lastTerm) return `has term ${record.term} after term ${this.lastTerm}`;
       const mark = this.#marks.at(-1);
@@ -73,7 +84,11 @@ export class WalIndex {
         this.#push(segment, record.index, offset, previousCrc);
       }
       this.lastIndex = record.index;
+      if (record.term !== this.lastTerm) this.#noteTerm(record.index, record.term);
       this.lastTerm = record.term;
+      if (record.type === recordType.configuration) {
+        this.#configurations.push({ index: record.index, payload: new Uint8Array(record.payload) });
+      }
     } else if (record.type === recordType.hardState) {
       this.hardState = { term: record.term, vote: new Uint8Array(record.payload) };
     } else if (record.type === recordType.truncate) {
@@ -83,17 +98,35 @@ export class WalIndex {
         // What stood before was cut later, when these entries had been written anew: they are all here.
         this.firstIndex = index;
         this.previousTerm = term;
+        this.#terms = [];
       }
       this.lowestVoid = this.lowestVoid === 0 ? index : Math.min(this.lowestVoid, index);
       while ((this.#marks.at(-1)?.index ?? 0) >= index) this.#marks.pop();
+      while ((this.#terms.at(-1)?.fromIndex ?? 0) >= index) this.#terms.pop();
+      while ((this.#configurations.at(-1)?.index ?? 0) >= index) this.#configurations.pop();
       this.lastIndex = index - 1;
       this.lastTerm = term;
+      this.#noteTerm(this.lastIndex, term);
       this.#apart = true;
       return undefined;
     }
     const mark = this.#marks.at(-1);
     if (mark !== undefined && !this.#apart) mark.end = end;
     return undefined;
+  }
+
+  /** Of an entry, or of the one right before the first. Of segments that were not walked only the last entry's is right. */
+  term(index: number): number | undefined {
+    if (index < this.firstIndex - 1 || index > this.lastIndex) return undefined;
+    if (index === this.lastIndex) return this.lastTerm;
+    let low = 0;
+    let high = this.#terms.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#terms[middle]?.fromIndex ?? 0) <= index) low = middle + 1;
+      else high = middle;
+    }
+    return this.#terms[low - 1]?.term;
   }
 
   /** The mark to read from to find `index`, and the first index that stands under another one. */
@@ -124,7 +157,13 @@ export class WalIndex {
     const keep = this.#marks.findIndex((mark) => mark.segment.header.sequence >= segment.header.sequence);
     this.#marks = keep < 0 ? [] : this.#marks.slice(keep);
     this.firstIndex = segment.header.firstIndex;
-    this.previousTerm = segment.header.previousTerm;
+    // What the header says was true when it was written; a truncation may have come since.
+    this.previousTerm = this.term(this.firstIndex - 1) ?? segment.header.previousTerm;
+    while ((this.#terms[1]?.fromIndex ?? this.firstIndex) < this.firstIndex) this.#terms.shift();
+  }
+
+  #noteTerm(fromIndex: number, term: number): void {
+    if (this.#terms.at(-1)?.term !== term) this.#terms.push({ fromIndex, term });
   }
 
   #push(segment: Segment, index: number, offset: number, crc: number): void {

@@ -15,10 +15,12 @@ import { MiB } from "../base/units.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Disk, DiskFile } from "../io/disk.ts";
 import type { Logger } from "../io/logger.ts";
+import { createFirstSegment, type NewLog } from "./first-segment.ts";
 import { encodeSeal, readWal, readWhole, throwFinding, type WalState } from "./read-wal.ts";
 import {
   decodeRecord,
   encodeRecord,
+  isEntryType,
   recordBuffer,
   recordBytes,
   recordOverheadBytes,
@@ -99,28 +101,8 @@ export class Wal {
   }
 
   /** Makes the first segment of a new log in an empty directory; its first entry will be `firstIndex`. */
-  static async create(
-    options: Pick<WalOptions, "disk" | "directory" | "clusterId"> & { readonly segmentBytes: number },
-    firstIndex = 1,
-    previousTerm = 0,
-  ): Promise<void> {
-    const { disk, directory, clusterId, segmentBytes } = options;
-    const hardState = { term: previousTerm, vote: new Uint8Array(0) };
-    const place = { segmentBytes, sequence: 1, firstIndex, previousTerm, seed: 0, previousEnd: 0 };
-    const path = `${directory}/${segmentName(1, firstIndex)}`;
-    const file = await disk.open(`${path}.new`, "open-or-create");
-    try {
-      await file.write(encodeSegmentHeader({ ...place, fresh: true, hardState, clusterId }), 0);
-      const zeros = new Uint8Array(Math.min(4 * MiB, segmentBytes - segmentHeaderBytes));
-      for (let at = segmentHeaderBytes; at < segmentBytes; at += zeros.length) {
-        await file.write(zeros.subarray(0, Math.min(zeros.length, segmentBytes - at)), at);
-      }
-      await file.datasync();
-    } finally {
-      await file.close();
-    }
-    await disk.rename(`${path}.new`, path);
-    await disk.syncDirectory(directory);
+  static async create(options: NewLog, firstIndex = 1, previousTerm = 0): Promise<void> {
+    await createFirstSegment(options, firstIndex, previousTerm);
   }
 
   /** Recovers the log. Throws `corrupt` naming file, offset and index when anything durable is damaged. */
@@ -160,6 +142,16 @@ export class Wal {
 
   get hardState(): HardState {
     return this.#index.hardState;
+  }
+
+  /** Raft's memberships in the walked part of the log, by rising index. */
+  get configurations(): WalIndex["configurations"] {
+    return this.#index.configurations;
+  }
+
+  /** Term of an entry, or of the one right before the first; without reading, and right where the log was walked. */
+  term(index: number): number | undefined {
+    return this.#index.term(index);
   }
 
   /** Bytes of the segments in use. */
@@ -259,7 +251,7 @@ export class Wal {
       if (typeof record === "string") throw this.#damage(mark.segment, mark.offset + offset, expected, record);
       offset = record.end;
       crc = record.crc;
-      if (record.type !== recordType.entry) continue;
+      if (!isEntryType(record.type)) continue;
       if (record.index !== expected)
         throw this.#damage(mark.segment, mark.offset + offset, expected, `index ${record.index}`);
       if (expected++ >= fromIndex) entries.push(record);
@@ -454,7 +446,7 @@ export class Wal {
       const marks: Mark[] = [];
       const walk = walkSegment(source, segment.header, (record, offset, crc) => {
         let mark = marks.at(-1);
-        if (mark === undefined || (record.type === recordType.entry && offset - mark.offset >= markEveryBytes)) {
+        if (mark === undefined || (isEntryType(record.type) && offset - mark.offset >= markEveryBytes)) {
           const index = mark === undefined ? coarse.index : record.index;
           mark = { index, segment, offset, crc, end: offset };
           marks.push(mark);

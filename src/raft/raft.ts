@@ -22,6 +22,7 @@ import {
   type Configuration,
   checkPosition,
   checkRaftConfig,
+  type LoggedConfiguration,
   type LogStorage,
   type Message,
   type NodeId,
@@ -68,24 +69,16 @@ export class Raft {
     this.#storage = options.storage;
     this.#log = new RaftLog(options.storage, options.appliedIndex);
     this.#membership = new Membership(options.configurations);
-    const { id, hardState, random } = options;
+    const { id, hardState, random, restartedAtMs, admitted = true } = options;
     const parts = { id, log: this.#log, membership: this.#membership };
     this.#outbox = new Outbox({ id, log: this.#log, hardState });
     this.#following = new Following({ ...parts, outbox: this.#outbox });
     this.#reads = new Reads({ id, outbox: this.#outbox, random });
     const { electionTimeoutMs } = options.config;
-    const { restartedAtMs } = options;
-    this.#election = new Election({
-      ...parts,
-      outbox: this.#outbox,
-      electionTimeoutMs,
-      random,
-      hardState,
-      restartedAtMs,
-      admitted: options.admitted ?? true,
-    });
-    this.#nowMs = options.restartedAtMs;
-    this.#lastTickMs = options.restartedAtMs;
+    const waits = { electionTimeoutMs, random, restartedAtMs, admitted };
+    this.#election = new Election({ ...parts, ...waits, outbox: this.#outbox, hardState });
+    this.#nowMs = restartedAtMs;
+    this.#lastTickMs = restartedAtMs;
     this.#shownRole = { role: "follower", term: this.term, leader: undefined };
     const { lastTerm, lastIndex } = this.#log;
     assert(lastTerm <= this.term, `the log ends in term ${lastTerm}, but the term is ${this.term}`);
@@ -253,11 +246,6 @@ export class Raft {
     return this.#election.leader;
   }
 
-  /** The voter to which a leader would best hand over. */
-  get successor(): NodeId | undefined {
-    return this.#leadership?.successor;
-  }
-
   /** All up to here is held by a quorum. A leader's is right once it has committed in its term. */
   get commitIndex(): number {
     return this.#log.commit;
@@ -267,23 +255,14 @@ export class Raft {
     return this.#log.lastIndex;
   }
 
-  get appliedIndex(): number {
-    return this.#log.applied;
-  }
-
   /** Whether something of the leader's own term is committed: from then on it knows all that is. */
   get hasCommitted(): boolean {
     return this.#leadership?.hasCommitted ?? false;
   }
 
-  /** In force now, committed or not. */
-  get configuration(): Configuration {
-    return this.#membership.current;
-  }
-
-  /** Of the entry that brought it. */
-  get configurationIndex(): number {
-    return this.#membership.index;
+  /** In force now, committed or not, and the entry that brought it. */
+  get configuration(): LoggedConfiguration {
+    return { index: this.#membership.index, configuration: this.#membership.current };
   }
 
   /** In force at an entry that is still in the log, or at the snapshot before it. */
