@@ -14,6 +14,8 @@ export type PeerIdentity = {
   readonly id: NodeId;
   /** Random, made by `format`: one disk, one incarnation. */
   readonly incarnation: string;
+  /** `host:port` where it can be reached by the other masters, if it knows: it may have moved since the configuration was made. */
+  readonly address?: string;
 };
 
 /** What a master tells the others about itself, once a second and when it changes. */

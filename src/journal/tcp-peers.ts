@@ -1,0 +1,324 @@
+/**
+ * The other masters, over the network (docs/formats/peers.md): each master dials every other one for what it has to say,
+ * with one connection for small messages and one for entries. Who is dialled by a master that it does not know yet (it is
+ * about to join) answers by the connection that it was dialled by.
+ *
+ * Promises: what arrives is what was sent, in the order of its connection, from the one whose name it bears; a broken or
+ * silent connection is told at once and dialled again; memory is bounded. What cannot be sent is dropped.
+ * It leaves out encryption: a `Network` that speaks TLS can take the place of the plain one.
+ */
+
+import { assert, present } from "../base/assert.ts";
+import type { Random } from "../base/random.ts";
+import { MiB } from "../base/units.ts";
+import type { Clock, Timer } from "../io/clock.ts";
+import type { Logger } from "../io/logger.ts";
+import type { Address, Network } from "../io/network.ts";
+import type { Message, NodeId } from "../raft/types.ts";
+import { decodeMessages } from "./peer-codec.ts";
+import type { PeerConnection } from "./peer-connection.ts";
+import type { DialEnd } from "./peer-dial.ts";
+import { type DoorLimits, PeerDoor } from "./peer-door.ts";
+import { type Frame, frameKind } from "./peer-frame.ts";
+import { type Hello, type LaneKind, readRefusal } from "./peer-hello.ts";
+import { type BackoffLimits, PeerLane } from "./peer-lane.ts";
+import { readReport } from "./peer-report.ts";
+import { defaultSenderLimits, EntriesCache, PeerSender, type SenderLimits } from "./peer-sender.ts";
+import type { CheckpointFile, PeerEvents, PeerIdentity, PeerReport, Peers, SnapshotMessage } from "./peers.ts";
+
+export type TcpPeersLimits = DoorLimits &
+  BackoffLimits &
+  SenderLimits & {
+    readonly connectTimeoutMs: number;
+    readonly keepAliveMs: number;
+    /** Beats of the keep-alive without a sound frame after which a connection is given up. */
+    readonly silentTicksMax: Readonly<Record<LaneKind, number>>;
+    readonly snapshotBytesPerSecond: number;
+  };
+
+export const defaultTcpPeersLimits: TcpPeersLimits = {
+  ...defaultSenderLimits,
+  strangersMax: 64,
+  connectionsMax: 256,
+  helloTimeoutMs: 1_000,
+  connectTimeoutMs: 1_000,
+  backoffMinMs: 10,
+  backoffMaxMs: 1_000,
+  keepAliveMs: 250,
+  // A pong may wait behind megabytes of entries on a slow link; of the control connection it may not.
+  silentTicksMax: { control: 5, log: 40, snapshot: 40 },
+  snapshotBytesPerSecond: 256 * MiB,
+};
+
+/** Of one member: how it is reached, and what it has been sent by which connection. */
+type Link = {
+  readonly address: Address;
+  readonly lanes: Readonly<Record<"control" | "log", PeerLane>>;
+};
+
+export class TcpPeers implements Peers {
+  readonly #network: Network;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #random: Random;
+  readonly #listen: Address;
+  readonly #limits: TcpPeersLimits;
+  readonly #links = new Map<NodeId, Link>();
+  readonly #senders = new Map<PeerConnection, PeerSender>();
+  readonly #entries = new EntriesCache();
+  /** Have something to send at the end of this turn. */
+  readonly #dirty = new Set<PeerSender>();
+  /** Something for them was dropped in this turn. */
+  readonly #overflowed = new Set<NodeId>();
+  /** Links that were given up and are not closed yet. */
+  readonly #ending = new Set<Promise<void>>();
+  #self: PeerIdentity | undefined;
+  #events: PeerEvents | undefined;
+  #door: PeerDoor | undefined;
+  #report: PeerReport | undefined;
+  #beat: Timer | undefined;
+  #isFlushPlanned = false;
+  #isClosed = false;
+
+  constructor(options: {
+    readonly network: Network;
+    readonly clock: Clock;
+    readonly logger: Logger;
+    readonly random: Random;
+    readonly listen: Address;
+    readonly limits?: Partial<TcpPeersLimits>;
+  }) {
+    this.#network = options.network;
+    this.#clock = options.clock;
+    this.#logger = options.logger.child({ part: "peers" });
+    this.#random = options.random;
+    this.#listen = options.listen;
+    this.#limits = { ...defaultTcpPeersLimits, ...options.limits };
+  }
+
+  async start(self: PeerIdentity, events: PeerEvents): Promise<Address> {
+    assert(this.#self === undefined, "peers are started once");
+    this.#self = self;
+    this.#events = events;
+    const door = new PeerDoor({
+      network: this.#network,
+      clock: this.#clock,
+      logger: this.#logger,
+      self,
+      limits: this.#limits,
+      silentTicksMax: this.#limits.silentTicksMax,
+      refuses: (peer) => events.refuses(peer),
+      onOpen: (connection, hello) => this.#letIn(connection, hello),
+      onClosed: (id, lane) => this.#guestLeft(id, lane),
+    });
+    this.#door = door;
+    const address = await door.listen(this.#listen);
+    this.#plan();
+    return address;
+  }
+
+  setMembers(members: ReadonlyMap<NodeId, Address>): void {
+    const self = present(this.#self, "peers are started before they are told of members");
+    if (this.#isClosed) return;
+    for (const [id, link] of this.#links) {
+      const address = members.get(id);
+      if (address !== undefined && address.host === link.address.host && address.port === link.address.port) continue;
+      this.#links.delete(id);
+      this.#giveUp(link);
+      if (address === undefined) this.#door?.disconnect(id, `${id} is no member any more`);
+    }
+    for (const [id, address] of members) {
+      if (id !== self.id && !this.#links.has(id)) this.#links.set(id, this.#link(id, address));
+    }
+  }
+
+  send(messages: readonly Message[]): void {
+    for (const message of messages) {
+      assert(message.from === this.#self?.id, `a message of ${message.from} is not sent by ${this.#self?.id}`);
+      assert(message.type !== "snapshot", "a snapshot is sent with its checkpoint");
+      const sender = this.#path(message.to, laneOf(message));
+      if (sender === undefined) continue;
+      if (sender.add(message)) this.#dirty.add(sender);
+      else this.#overflowed.add(message.to);
+    }
+    this.#planFlush();
+  }
+
+  report(report: PeerReport): void {
+    this.#report = report;
+    for (const connection of this.#controls()) connection.writeJson(frameKind.report, report);
+    for (const connection of this.#controls()) connection.flush();
+  }
+
+  sendSnapshot(_message: SnapshotMessage, _file: CheckpointFile): void {
+    assert(false, "snapshots are not sent yet");
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#beat?.clear();
+    for (const link of this.#links.values()) this.#giveUp(link);
+    this.#links.clear();
+    await this.#door?.close();
+    await Promise.all(this.#ending);
+  }
+
+  #link(id: NodeId, address: Address): Link {
+    return { address, lanes: { control: this.#lane(id, address, "control"), log: this.#lane(id, address, "log") } };
+  }
+
+  #lane(id: NodeId, address: Address, kind: "control" | "log"): PeerLane {
+    const events = present(this.#events, "started");
+    const lane: PeerLane = new PeerLane({
+      dial: {
+        network: this.#network,
+        clock: this.#clock,
+        self: present(this.#self, "started"),
+        to: id,
+        address,
+        lane: kind,
+        timeoutMs: this.#limits.connectTimeoutMs,
+        silentTicksMax: this.#limits.silentTicksMax[kind],
+        refuses: (peer) => events.refuses(peer),
+      },
+      backoff: this.#limits,
+      random: this.#random,
+      logger: this.#logger,
+      onOpen: (connection, peer) => this.#opened(connection, peer, kind),
+      onEnd: (end) => {
+        if (this.#links.get(id)?.lanes[kind] === lane) this.#ended(id, kind, end);
+      },
+    });
+    return lane;
+  }
+
+  #giveUp({ lanes }: Link): void {
+    const ending = Promise.all([lanes.control.close(), lanes.log.close()]).then(() => {});
+    this.#ending.add(ending);
+    void ending.then(() => this.#ending.delete(ending));
+  }
+
+  #opened(connection: PeerConnection, peer: PeerIdentity, kind: "control" | "log"): void {
+    this.#serve(connection, peer.id);
+    if (kind === "control") this.#tellReport(connection);
+    const link = this.#links.get(peer.id);
+    if (link === undefined || !isOpen(link)) return;
+    this.#logger.info("connected with a peer", { peer: peer.id, remote: connection.remote });
+    this.#events?.onConnected(peer);
+  }
+
+  #ended(id: NodeId, kind: "control" | "log", end: DialEnd): void {
+    if (end.refusal === "theirs" && kind === "control") this.#events?.onRefused(id, end.reason);
+    if (!end.wasOpen) return;
+    // Without the one the other is of no use, and of a silent peer it would be noticed later.
+    if (kind === "control") this.#links.get(id)?.lanes.log.connection?.destroy("the control connection broke");
+    this.#events?.onUnreachable(id);
+  }
+
+  #letIn(connection: PeerConnection, { peer, lane }: Hello): void {
+    this.#serve(connection, peer.id);
+    if (lane !== "control") return;
+    const link = this.#links.get(peer.id);
+    if (link === undefined) this.#tellReport(connection);
+    else for (const own of Object.values(link.lanes)) own.hurry();
+  }
+
+  #guestLeft(id: NodeId, lane: LaneKind): void {
+    // If we have a connection of our own, it tells: nothing of ours was lost by the peer's.
+    if (lane === "control" && this.#links.get(id)?.lanes.control.connection === undefined)
+      this.#events?.onUnreachable(id);
+  }
+
+  /** From here on the peer is believed: its frames are taken. */
+  #serve(connection: PeerConnection, id: NodeId): void {
+    const self = present(this.#self, "started").id;
+    const events = present(this.#events, "started");
+    let received: Message[] = [];
+    connection.onFrame = (frame: Frame): void => {
+      switch (frame.kind) {
+        case frameKind.messages:
+          received.push(...decodeMessages(frame.head, frame.body, id, self));
+          return;
+        case frameKind.report:
+          events.onReport(id, readReport(frame.head));
+          return;
+        case frameKind.refusal: {
+          const reason = readRefusal(frame.head);
+          events.onRefused(id, reason);
+          connection.destroy(reason);
+          return;
+        }
+        default:
+          connection.destroy(`frame of kind ${frame.kind} does not belong here`);
+      }
+    };
+    connection.onPieceEnd = () => {
+      if (received.length === 0) return;
+      const messages = received;
+      received = [];
+      events.onMessages(messages);
+    };
+  }
+
+  /** By which connection `id` gets this: our own, else the one by which it has dialled us. */
+  #path(id: NodeId, lane: "control" | "log"): PeerSender | undefined {
+    const link = this.#links.get(id);
+    let connection = link?.lanes[lane].connection;
+    connection ??= link?.lanes.control.connection === undefined ? this.#door?.guest(id, "control") : undefined;
+    if (connection === undefined || connection.isClosed) return undefined;
+    let sender = this.#senders.get(connection);
+    if (sender === undefined) {
+      for (const known of this.#senders.keys()) if (known.isClosed) this.#senders.delete(known);
+      sender = new PeerSender({ connection, limits: this.#limits });
+      this.#senders.set(connection, sender);
+    }
+    return sender;
+  }
+
+  #planFlush(): void {
+    if (this.#isFlushPlanned) return;
+    this.#isFlushPlanned = true;
+    queueMicrotask(() => {
+      this.#isFlushPlanned = false;
+      for (const sender of this.#dirty) sender.flush(this.#entries);
+      this.#dirty.clear();
+      this.#entries.clear();
+      const overflowed = [...this.#overflowed];
+      this.#overflowed.clear();
+      for (const id of overflowed) this.#events?.onUnreachable(id);
+    });
+  }
+
+  /** One connection to each peer by which small things are told. */
+  *#controls(): Generator<PeerConnection> {
+    const ids = new Set([...this.#links.keys(), ...(this.#door?.guestIds() ?? [])]);
+    for (const id of ids) {
+      const sender = this.#path(id, "control");
+      if (sender !== undefined) yield sender.connection;
+    }
+  }
+
+  #tellReport(connection: PeerConnection): void {
+    if (this.#report === undefined) return;
+    connection.writeJson(frameKind.report, this.#report);
+    connection.flush();
+  }
+
+  #plan(): void {
+    this.#beat = this.#clock.timer(this.#limits.keepAliveMs, () => {
+      this.#plan();
+      this.#door?.tick();
+      for (const { lanes } of this.#links.values()) for (const lane of Object.values(lanes)) lane.connection?.tick();
+    });
+  }
+}
+
+/** Appends keep their order among each other, and news of a commit must not overtake the entries that it is about. */
+function laneOf({ type }: Message): "control" | "log" {
+  return type === "append" || type === "commit" ? "log" : "control";
+}
+
+function isOpen({ lanes }: Link): boolean {
+  return lanes.control.connection !== undefined && lanes.log.connection !== undefined;
+}
