@@ -33,6 +33,8 @@ export abstract class ClientCall {
   writtenAt = 0;
   /** Is told when it is settled and no longer counts. */
   owner: CallOwner | undefined;
+  /** Its caller sends it again elsewhere when it is not known what became of it: no reason to wait for a server that is of no use. */
+  repeatable = false;
   #settled = false;
   /** Most calls have no signal, and make no listener. */
   #unlisten: (() => void) | undefined;
@@ -81,6 +83,12 @@ export abstract class ClientCall {
     if (this.#settled) return;
     this.connection?.cancel(this);
     this.fail(error);
+  }
+
+  /** As `abandon`, with the outcome that is true for it. */
+  abandonWith({ code, message, details }: HeadpondError): void {
+    const options = { outcome: this.outcome, ...(details === undefined ? {} : { details }) };
+    this.abandon(new HeadpondError(code, `${this.methodName}: ${message}`, options));
   }
 
   timeOut(): void {

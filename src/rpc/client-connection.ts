@@ -25,6 +25,8 @@ export type ClientConnectionLimits = {
   readonly busyPingIntervalMs: number;
   /** ... and given up when none comes within this. */
   readonly pingTimeoutMs: number;
+  /** After so long without a byte while a unary request waits, whoever has another server to ask is told (`onQuiet`). */
+  readonly quietMs: number;
 };
 
 export type ClientConnectionEvents = {
@@ -34,6 +36,8 @@ export type ClientConnectionEvents = {
   readonly onRoom: () => void;
   /** The server takes no new requests; those under way go on. */
   readonly onFarewell: () => void;
+  /** Nothing has come for `quietMs` though a request waits and a sign of life was asked for. Again after it was heard. */
+  readonly onQuiet: () => void;
   /** It is over. Called once. */
   readonly onBroken: (error: HeadpondError) => void;
 };
@@ -61,10 +65,15 @@ export class ClientConnection implements CallCarrier {
   #farewell = false;
   #broken = false;
   #heard = false;
-  readonly #tickMs: number;
+  /** Short while requests wait. */
+  #tickMs: number;
+  readonly #busyTickMs: number;
+  readonly #idleTickMs: number;
   #tickTimer: Timer;
-  #quietTicks = 0;
-  #pingedTicks = 0;
+  #quietForMs = 0;
+  /** Since when, in the same measure, a sign of life was asked for; undefined: it was not. */
+  #pingedForMs: number | undefined;
+  #quietTold = false;
 
   constructor(options: {
     readonly connection: Connection;
@@ -82,7 +91,9 @@ export class ClientConnection implements CallCarrier {
     this.#outbox = new Outbox(connection);
     this.#outbox.onDrain = () => this.#events.onRoom();
     this.#deadlines = new Deadlines({ clock, expire: (nowMs) => this.#expire(nowMs) });
-    this.#tickMs = Math.min(limits.pingIntervalMs, limits.busyPingIntervalMs, limits.pingTimeoutMs);
+    this.#idleTickMs = Math.min(limits.pingIntervalMs, limits.pingTimeoutMs);
+    this.#busyTickMs = Math.min(this.#idleTickMs, limits.busyPingIntervalMs, limits.quietMs);
+    this.#tickMs = this.#idleTickMs;
     this.#tickTimer = clock.timer(this.#tickMs, this.#onTick);
     connection.onClose = (error) => {
       this.break(
@@ -163,9 +174,23 @@ export class ClientConnection implements CallCarrier {
     }
     outbox.endFrame();
     this.#calls.set(call.id, call);
-    if (call.kind === "unary") this.#unaryCount++;
-    else this.#streamCount++;
+    if (call.kind === "unary") {
+      this.#unaryCount++;
+      if (this.#tickMs !== this.#busyTickMs) this.#tickFaster();
+    } else {
+      this.#streamCount++;
+    }
     this.#deadlines.expect(call.deadlineMs);
+  }
+
+  /** Whether nothing has come for so long that `onQuiet` was called. */
+  get isQuiet(): boolean {
+    return this.#quietTold;
+  }
+
+  /** The calls that are sent again elsewhere: they need not wait here. */
+  abandonRepeatable(error: HeadpondError): void {
+    for (const call of [...this.#calls.values()]) if (call.repeatable) call.abandonWith(error);
   }
 
   /** The caller no longer waits: the answer will be ignored. */
@@ -344,30 +369,50 @@ export class ClientConnection implements CallCarrier {
     return nextMs;
   }
 
+  /** The first request after a while without any: from now on silence means something. */
+  #tickFaster(): void {
+    this.#tickTimer.clear();
+    this.#tickMs = this.#busyTickMs;
+    this.#quietForMs = 0;
+    this.#pingedForMs = undefined;
+    this.#tickTimer = this.#clock.timer(this.#tickMs, this.#onTick);
+  }
+
   /**
    * Silence is counted in ticks, not in time: after a pause of this process one tick has passed, and what came meanwhile
    * is read before the next.
    */
   readonly #onTick = (): void => {
-    const { pingIntervalMs, busyPingIntervalMs, pingTimeoutMs } = this.#limits;
-    this.#tickTimer = this.#clock.timer(this.#tickMs, this.#onTick);
-    this.#quietTicks = this.#heard ? 0 : this.#quietTicks + 1;
+    const { pingIntervalMs, busyPingIntervalMs, pingTimeoutMs, quietMs } = this.#limits;
+    const passedMs = this.#tickMs;
+    const isBusy = this.#unaryCount > 0;
+    this.#quietForMs = this.#heard ? 0 : this.#quietForMs + passedMs;
+    if (this.#heard) this.#quietTold = false;
     this.#heard = false;
-    const quietMs = this.#quietTicks * this.#tickMs;
-    const intervalMs = this.#unaryCount > 0 ? busyPingIntervalMs : pingIntervalMs;
-    if (quietMs < intervalMs) {
-      this.#pingedTicks = 0;
+    // One at a time, requests leave gaps between them: only after a whole tick without any it ticks slower.
+    if (!isBusy && this.#quietForMs > 0) this.#tickMs = this.#idleTickMs;
+    this.#tickTimer = this.#clock.timer(this.#tickMs, this.#onTick);
+    if (this.#quietForMs < (isBusy ? busyPingIntervalMs : pingIntervalMs)) {
+      this.#pingedForMs = undefined;
       return;
     }
-    if (this.#pingedTicks === 0) {
-      this.#outbox.trim();
-      this.#parser.trim();
+    if (this.#pingedForMs === undefined) {
+      this.#pingedForMs = 0;
+      if (!isBusy) {
+        this.#outbox.trim();
+        this.#parser.trim();
+      }
       this.#outbox.emptyFrame(frameKinds.ping, 0);
+    } else {
+      this.#pingedForMs += passedMs;
     }
-    if (this.#pingedTicks * this.#tickMs >= pingTimeoutMs) {
-      this.break(new HeadpondError("unavailable", `no sign of life from the server for ${quietMs} ms`));
+    if (this.#pingedForMs >= pingTimeoutMs) {
+      this.break(new HeadpondError("unavailable", `no sign of life from the server for ${this.#quietForMs} ms`));
+      return;
     }
-    this.#pingedTicks++;
+    if (!isBusy || this.#quietTold || this.#quietForMs < quietMs) return;
+    this.#quietTold = true;
+    this.#events.onQuiet();
   };
 }
 

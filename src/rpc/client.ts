@@ -44,6 +44,7 @@ export const defaultClientLimits: ClientLimits = {
   pingIntervalMs: 10_000,
   busyPingIntervalMs: 1_000,
   pingTimeoutMs: 2_000,
+  quietMs: 2_000,
   streamWindowItems: 256,
   streamWindowBytes: 1024 * 1024,
 };
@@ -52,6 +53,8 @@ export type CallOptions = {
   readonly signal?: AbortSignal | undefined;
   /** Until the answer; Infinity for none. Default: the limit `timeoutMs` for calls, none for streams. */
   readonly timeoutMs?: number;
+  /** The caller repeats it when its outcome is not known: `retreat` ends it at once. */
+  readonly repeatable?: boolean;
 };
 
 export type RpcClientOptions = {
@@ -63,6 +66,8 @@ export type RpcClientOptions = {
   readonly logger: Logger;
   readonly random?: Random;
   readonly limits?: Partial<ClientLimits>;
+  /** Calls wait, and the server has given no sign of life, or not answered the hello, for `quietMs`. */
+  readonly onQuiet?: () => void;
 };
 
 export class RpcClient implements CallOwner {
@@ -74,6 +79,7 @@ export class RpcClient implements CallOwner {
   readonly #limits: ClientLimits;
   readonly #hello: ClientHello;
   readonly #name: string;
+  readonly #onQuiet: () => void;
   /** Calls for which there is no connection, or no room on it, yet. */
   readonly #waiting = new Set<ClientCall>();
   readonly #waitingDeadlines: Deadlines;
@@ -81,6 +87,7 @@ export class RpcClient implements CallOwner {
   readonly #connections = new Set<ClientConnection>();
   #current: ClientConnection | undefined;
   #attempt: AbortController | undefined;
+  #quietTimer: Timer | undefined;
   #outstanding = 0;
   #closed = false;
   #failures = 0;
@@ -96,6 +103,7 @@ export class RpcClient implements CallOwner {
     this.#logger = logger;
     this.#random = options.random ?? new Random(clock.wallMs());
     this.#limits = { ...defaultClientLimits, ...options.limits };
+    this.#onQuiet = options.onQuiet ?? (() => {});
     this.#name = `${service.name} at ${address.host}:${address.port}`;
     this.#hello = {
       protocolMin: protocolVersions.min,
@@ -129,8 +137,22 @@ export class RpcClient implements CallOwner {
       const signal = options?.signal;
       const settle = resolve as (reply: unknown) => void;
       const call = new UnaryCall(method.name, codecsOf(method), request, deadlineMs, signal, settle, reject);
+      call.repeatable = options?.repeatable === true;
       this.#submit(call, signal, nowMs);
     });
+  }
+
+  /**
+   * Another server is to be asked from now on. What waits to be sent fails as `unavailable`, nothing done; what was sent and is
+   * repeatable, with an unknown outcome. The rest is still answered here, unless the server gives no sign of life.
+   */
+  retreat(reason: string): void {
+    const error = new HeadpondError("unavailable", reason);
+    for (const call of [...this.#waiting]) call.abandonWith(error);
+    for (const connection of [...this.#connections]) {
+      if (connection.isQuiet) connection.break(error);
+      else connection.abandonRepeatable(error);
+    }
   }
 
   /**
@@ -246,6 +268,10 @@ export class RpcClient implements CallOwner {
     const timer = this.#clock.timer(connectTimeoutMs, () => {
       attempt.abort(new HeadpondError("unavailable", `no answer to the hello within ${connectTimeoutMs} ms`));
     });
+    this.#quietTimer?.clear();
+    this.#quietTimer = this.#clock.timer(this.#limits.quietMs, () => {
+      if (this.#attempt === attempt && this.#waiting.size > 0) this.#onQuiet();
+    });
     this.#network.connect(this.address, attempt.signal).then(
       (connection) => {
         if (attempt.signal.aborted) {
@@ -264,6 +290,7 @@ export class RpcClient implements CallOwner {
     const events: ClientConnectionEvents = {
       onReady: (hello) => {
         timer.clear();
+        this.#quietTimer?.clear();
         readyMs = this.#clock.monotonicMs();
         this.#server = hello.peer;
         this.#attempt = undefined;
@@ -278,6 +305,7 @@ export class RpcClient implements CallOwner {
         this.#current = undefined;
         if (this.#waiting.size > 0) this.#connect();
       },
+      onQuiet: () => this.#onQuiet(),
       onBroken: (error) => {
         this.#connections.delete(client);
         if (readyMs === undefined) this.#attemptFailed(attempt, timer, error);
@@ -295,6 +323,7 @@ export class RpcClient implements CallOwner {
   #attemptFailed(attempt: AbortController, timer: Timer, error: unknown): void {
     timer.clear();
     if (this.#attempt !== attempt) return;
+    this.#quietTimer?.clear();
     this.#attempt = undefined;
     const { code, message, retryable } = error instanceof HeadpondError ? error : unreachable(error);
     this.#refuseWaiting(new HeadpondError(code, `${this.#name}: ${message}`, { cause: error, retryable }));

@@ -3,7 +3,8 @@ import { test } from "node:test";
 import { HeadpondError } from "../base/errors.ts";
 import { silentLogger } from "../io/logger.ts";
 import type { Address } from "../io/network.ts";
-import { ClusterClient, type ClusterClientLimits, formatAddress, parseAddress } from "./cluster-client.ts";
+import { formatAddress, parseAddress } from "./address.ts";
+import { ClusterClient, type ClusterClientLimits } from "./cluster-client.ts";
 import {
   clientSelf,
   clock,

@@ -1,6 +1,6 @@
 /**
- * The client of a group of masters, of which one leads. It finds the leader by asking, follows `not-leader`, remembers it,
- * and tries again what may be tried again, until the call's deadline.
+ * The client of a group of masters, of which one leads. It finds the leader, follows it, and tries again what may be tried
+ * again, until the call's deadline. It needs to be given one master only: the masters tell who they are (master-group.ts).
  *
  * A request whose outcome is unknown is only repeated when the caller says `retryUnknown`: for reads, and for changes that
  * carry a session and sequence, so that the same request takes effect once however often it is sent. For others the call
@@ -8,37 +8,59 @@
  */
 
 import { HeadpondError, toHeadpondError } from "../base/errors.ts";
+import type { MasterList } from "../base/masters.ts";
 import { Random } from "../base/random.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
 import type { Address, Network } from "../io/network.ts";
-import { type CallOptions, type ClientLimits, RpcClient } from "./client.ts";
+import { formatAddress, parseAddress } from "./address.ts";
+import { Attempts } from "./attempts.ts";
+import type { CallOptions, ClientLimits } from "./client.ts";
 import type { PeerInfo } from "./hello.ts";
+import { MasterGroup, type MasterGroupLimits } from "./master-group.ts";
 import type { Method, Service, StreamMethod } from "./method.ts";
 
-export type ClusterClientLimits = ClientLimits & {
-  /** One attempt at one master; beyond, it is asked no longer and its outcome is unknown. */
-  readonly attemptTimeoutMs: number;
-  /** The wait between attempts doubles from the first to the second, with jitter. */
-  readonly retryMinMs: number;
-  readonly retryMaxMs: number;
-  /** Masters that this client keeps connections to: those it was given, and leaders that it was referred to. */
-  readonly mastersMax: number;
-};
+export type ClusterClientLimits = ClientLimits &
+  MasterGroupLimits & {
+    /** One attempt at one master; beyond, it is asked no longer and its outcome is unknown. */
+    readonly attemptTimeoutMs: number;
+    /** The wait between attempts doubles from the first to the second, with jitter; news of a leader end it. */
+    readonly retryMinMs: number;
+    readonly retryMaxMs: number;
+  };
 
-const defaultClusterLimits = { attemptTimeoutMs: 10_000, retryMinMs: 10, retryMaxMs: 500, mastersMax: 16 };
+const defaultClusterLimits = {
+  attemptTimeoutMs: 10_000,
+  retryMinMs: 10,
+  retryMaxMs: 500,
+  mastersMax: 16,
+  watchDelayMs: 100,
+  restMs: 1_000,
+  connectTimeoutMs: 1_000,
+  busyPingIntervalMs: 100,
+  quietMs: 300,
+};
 
 const noOptions: ClusterCallOptions = Object.freeze({});
 
 /** Redirects followed at once; a longer chain means that the masters disagree, and needs a moment. */
 const promptRedirectsMax = 3;
+/** A read that any master may answer waits so long to hear who they are, then asks one of those that were given. */
+const membersWaitMs = 200;
 
-export type ClusterCallOptions = CallOptions & {
+/** Which master answers: the one that leads, whichever, or one by its id. */
+export type ReadFrom = "leader" | "any" | { readonly master: string };
+
+export type ClusterCallOptions = Omit<CallOptions, "repeatable"> & {
   /** Whether the same request may be sent again when it is not known whether it took effect. Default: no. */
   readonly retryUnknown?: boolean;
   /** The request changes nothing: it is repeated as with `retryUnknown`, and its outcome is never unknown. */
   readonly readOnly?: boolean;
+  /** Of reads. Default: the leader. What only a leader can answer is asked of the leader also with `any`. */
+  readonly from?: ReadFrom;
 };
+
+export type ClusterStreamOptions = Omit<CallOptions, "repeatable"> & { readonly from?: ReadFrom };
 
 export type ClusterClientOptions = {
   readonly network: Network;
@@ -52,38 +74,44 @@ export type ClusterClientOptions = {
   readonly limits?: Partial<ClusterClientLimits>;
   /** False: asks only the first address and takes `not-leader` for an answer. */
   readonly follow?: boolean;
+  /** How the masters tell who they are; absent: only those that are given, or named by others, are known. */
+  readonly mastersMethod?: StreamMethod<Record<string, never>, MasterList>;
 };
 
 export class ClusterClient {
-  readonly #options: ClusterClientOptions;
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #limits: Partial<ClusterClientLimits> & typeof defaultClusterLimits;
   readonly #timeoutMs: number;
   readonly #follow: boolean;
-  /** By `host:port`, in the order in which they are tried. */
-  readonly #masters = new Map<string, RpcClient>();
-  readonly #given: readonly string[];
-  /** Who answered last, or is said to lead. */
-  #target: string;
-  #closed = false;
+  readonly #group: MasterGroup;
 
   constructor(options: ClusterClientOptions) {
-    const [first] = options.addresses;
+    const [first, ...others] = options.addresses.map(formatAddress);
     if (first === undefined) throw new HeadpondError("invalid", "no address of a master was given");
-    this.#options = options;
-    this.#clock = options.clock;
-    this.#random = options.random ?? new Random(options.clock.wallMs());
-    this.#limits = { ...defaultClusterLimits, connectTimeoutMs: 1_000, ...options.limits };
+    const { network, service, self, clock, logger } = options;
+    this.#clock = clock;
+    this.#random = options.random ?? new Random(clock.wallMs());
+    this.#limits = { ...defaultClusterLimits, ...options.limits };
     this.#timeoutMs = this.#limits.timeoutMs ?? 30_000;
     this.#follow = options.follow ?? true;
-    this.#given = (this.#follow ? options.addresses : [first]).map(formatAddress);
-    this.#target = formatAddress(first);
+    this.#group = new MasterGroup({
+      network,
+      seeds: this.#follow ? [first, ...others] : [first],
+      service,
+      self,
+      clock,
+      logger,
+      random: this.#random,
+      limits: this.#limits,
+      clientLimits: { backoffMaxMs: this.#limits.retryMaxMs, ...this.#limits },
+      mastersMethod: this.#follow ? options.mastersMethod : undefined,
+    });
   }
 
   /** The master that is asked first: the leader, as far as is known. */
   get target(): Address {
-    return parseAddress(this.#target);
+    return parseAddress(this.#group.target);
   }
 
   call<Request, Reply>(
@@ -91,13 +119,18 @@ export class ClusterClient {
     request: NoInfer<Request>,
     options: ClusterCallOptions = noOptions,
   ): Promise<Reply> {
-    // Nearly all calls succeed at once, so what further attempts need is made after the first has failed.
-    const target = this.#target;
     const startMs = this.#clock.monotonicMs();
-    const timeoutMs = Math.min(options.timeoutMs ?? this.#timeoutMs, this.#limits.attemptTimeoutMs);
-    return this.#attempt(target, method, request, options.signal, timeoutMs).catch((error: unknown) => {
-      const attempts = new Attempts(this.#clock, startMs, options.timeoutMs ?? this.#timeoutMs, options);
-      return this.#callAgain(attempts, target, error, method, request, options.signal);
+    const timeoutMs = options.timeoutMs ?? this.#timeoutMs;
+    this.#group.listenSoon();
+    if (options.from !== undefined && options.from !== "leader" && this.#follow) {
+      return this.#callFrom(options.from, startMs, timeoutMs, method, request, options);
+    }
+    // Nearly all calls succeed at once, so what further attempts need is made after the first has failed.
+    const { target } = this.#group;
+    const attemptMs = Math.min(timeoutMs, this.#limits.attemptTimeoutMs);
+    return this.#attempt(target, method, request, options, attemptMs).catch((error: unknown) => {
+      const attempts = new Attempts(this.#clock, startMs, timeoutMs, options);
+      return this.#callAgain(attempts, target, error, method, request, options);
     });
   }
 
@@ -107,67 +140,98 @@ export class ClusterClient {
     failure: unknown,
     method: Method<Request, Reply>,
     request: NoInfer<Request>,
-    signal: AbortSignal | undefined,
+    options: ClusterCallOptions,
   ): Promise<Reply> {
     let target = asked;
     let error = failure;
     for (;;) {
-      await this.#recover(attempts, target, method.name, toHeadpondError(error), signal);
-      target = this.#target;
+      await this.#recover(attempts, target, method.name, toHeadpondError(error), options.signal);
+      target = this.#group.target;
       try {
-        const timeoutMs = Math.min(attempts.remainingMs(), this.#limits.attemptTimeoutMs);
-        return await this.#attempt(target, method, request, signal, timeoutMs);
+        const attemptMs = Math.min(attempts.remainingMs(), this.#limits.attemptTimeoutMs);
+        return await this.#attempt(target, method, request, options, attemptMs);
       } catch (again) {
         error = again;
       }
     }
   }
 
-  #attempt<Request, Reply>(
-    target: string,
+  /** A read that need not go to the leader. */
+  async #callFrom<Request, Reply>(
+    from: Exclude<ReadFrom, "leader">,
+    startMs: number,
+    timeoutMs: number,
     method: Method<Request, Reply>,
     request: NoInfer<Request>,
-    signal: AbortSignal | undefined,
-    timeoutMs: number,
+    options: ClusterCallOptions,
   ): Promise<Reply> {
-    if (this.#closed) return Promise.reject(clientClosed());
-    return this.#master(target).call(method, request, { signal, timeoutMs });
+    const read = { ...options, readOnly: true };
+    const attempts = new Attempts(this.#clock, startMs, timeoutMs, read);
+    for (;;) {
+      const address = await this.#choose(from, attempts, method.name, options.signal);
+      try {
+        const attemptMs = Math.min(attempts.remainingMs(), this.#limits.attemptTimeoutMs);
+        return await this.#attempt(address, method, request, read, attemptMs);
+      } catch (thrown) {
+        const error = toHeadpondError(thrown);
+        if (error.code === "not-leader" && from === "any") {
+          return this.#callAgain(attempts, address, error, method, request, read);
+        }
+        await this.#recoverElsewhere(attempts, address, method.name, error, options.signal);
+      }
+    }
   }
 
-  /** `timeoutMs` bounds how long a leader is looked for, and the stream itself only when it is given. */
+  #attempt<Request, Reply>(
+    address: string,
+    method: Method<Request, Reply>,
+    request: NoInfer<Request>,
+    options: ClusterCallOptions,
+    timeoutMs: number,
+  ): Promise<Reply> {
+    if (this.#group.isClosed) return Promise.reject(clientClosed());
+    const { signal, retryUnknown, readOnly } = options;
+    const repeatable = retryUnknown === true || readOnly === true;
+    return this.#group.client(address).call(method, request, { signal, timeoutMs, repeatable });
+  }
+
+  /** `timeoutMs` bounds how long a master is looked for, and the stream itself only when it is given. */
   async *openStream<Request, Item>(
     method: StreamMethod<Request, Item>,
     request: NoInfer<Request>,
-    options: CallOptions = {},
+    options: ClusterStreamOptions = {},
   ): AsyncGenerator<Item, void, undefined> {
+    const { signal } = options;
     const startMs = this.#clock.monotonicMs();
     const attempts = new Attempts(this.#clock, startMs, options.timeoutMs ?? this.#timeoutMs, { readOnly: true });
+    let from: ReadFrom = this.#follow ? (options.from ?? "leader") : "leader";
     for (;;) {
-      const target = this.#target;
+      this.#group.listenSoon();
+      const address = from === "leader" ? this.#group.target : await this.#choose(from, attempts, method.name, signal);
       let begun = false;
       try {
+        if (this.#group.isClosed) throw clientClosed();
         const timeoutMs = options.timeoutMs === undefined ? Number.POSITIVE_INFINITY : attempts.remainingMs();
-        for await (const item of this.#master(target).openStream(method, request, {
-          signal: options.signal,
-          timeoutMs,
-        })) {
+        for await (const item of this.#group.client(address).openStream(method, request, { signal, timeoutMs })) {
           begun = true;
           yield item;
         }
         return;
-      } catch (error) {
-        if (begun) throw error;
-        await this.#recover(attempts, target, method.name, toHeadpondError(error), options.signal);
+      } catch (thrown) {
+        if (begun) throw thrown;
+        const error = toHeadpondError(thrown);
+        if (error.code === "not-leader" && from === "any") from = "leader";
+        if (from === "leader") await this.#recover(attempts, address, method.name, error, signal);
+        else await this.#recoverElsewhere(attempts, address, method.name, error, signal);
       }
     }
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
-    await Promise.all([...this.#masters.values()].map((master) => master.close()));
+    await this.#group.close();
   }
 
-  /** Returns when the call is to be tried again, at `#target`; throws what the caller is to be told otherwise. */
+  /** Returns when the call is to be tried again, at the target; throws what the caller is to be told otherwise. */
   async #recover(
     attempts: Attempts,
     asked: string,
@@ -175,13 +239,15 @@ export class ClusterClient {
     error: HeadpondError,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    if (this.#closed || isAborted(signal)) throw attempts.final(error, methodName);
+    if (this.#group.isClosed || isAborted(signal)) throw attempts.final(error, methodName);
     attempts.note(error);
     let waitMs = 0;
     switch (error.code) {
       case "not-leader":
         if (!this.#follow) throw error;
-        waitMs = this.#redirect(attempts, asked, error);
+        this.#group.listen();
+        this.#group.redirect(asked, error);
+        waitMs = this.#moveOn(attempts, asked);
         break;
       case "overloaded":
         waitMs = Math.max(Number(error.details?.["retryAfterMs"] ?? 0), this.#backoff(attempts));
@@ -191,39 +257,64 @@ export class ClusterClient {
       case "unknown-outcome":
         if (!error.retryable) throw attempts.final(error, methodName);
         if (error.outcome === "unknown" && !attempts.retryUnknown) throw attempts.final(error, methodName);
-        this.#moveOn(asked);
-        waitMs = attempts.triedAll(this.#given.length) ? this.#backoff(attempts) : 0;
+        this.#group.listen();
+        waitMs = this.#moveOn(attempts, asked);
         break;
       default:
         throw error;
     }
     if (attempts.remainingMs() <= waitMs) throw attempts.final(error, methodName);
-    if (waitMs > 0) await this.#clock.sleep(waitMs, signal).catch(() => {});
-    if (signal?.aborted === true) {
-      throw attempts.final(
-        new HeadpondError("cancelled", `${methodName}: cancelled`, { cause: signal.reason }),
-        methodName,
-      );
-    }
+    if (waitMs > 0) await this.#group.untilLeader(waitMs, signal);
+    if (isAborted(signal)) throw cancelled(attempts, methodName, signal);
   }
 
-  /** Turns to the leader that was named, or to the next master. Returns how long to wait first. */
-  #redirect(attempts: Attempts, asked: string, error: HeadpondError): number {
-    const leader = error.details?.["leader"];
-    const named = typeof leader === "string" ? tryFormat(leader) : undefined;
-    if (named === undefined || named === asked) {
-      this.#moveOn(asked);
-      return attempts.triedAll(this.#given.length) ? this.#backoff(attempts) : 0;
-    }
-    if (this.#target === asked) this.#target = named;
-    return attempts.redirects++ < promptRedirectsMax ? 0 : this.#backoff(attempts);
+  /** To whom another call has moved already, or to the next one. Returns how long to wait first. */
+  #moveOn(attempts: Attempts, asked: string): number {
+    if (this.#group.target !== asked) return attempts.redirects++ < promptRedirectsMax ? 0 : this.#backoff(attempts);
+    this.#group.moveOn(asked);
+    return attempts.triedAll(this.#group.directory.addresses.length) ? this.#backoff(attempts) : 0;
   }
 
-  /** The master that was asked is of no use now: the next one is asked, unless another call has moved on already. */
-  #moveOn(asked: string): void {
-    if (this.#target !== asked) return;
-    const next = (this.#given.indexOf(asked) + 1) % this.#given.length;
-    this.#target = this.#given[next] as string;
+  /** As `#recover`, for reads that are not bound to the leader. */
+  async #recoverElsewhere(
+    attempts: Attempts,
+    asked: string,
+    methodName: string,
+    error: HeadpondError,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    if (this.#group.isClosed || isAborted(signal)) throw attempts.final(error, methodName);
+    attempts.note(error);
+    if (!error.retryable || error.code === "not-leader") throw attempts.final(error, methodName);
+    this.#group.rest(asked);
+    this.#group.listen();
+    const retryAfterMs = error.code === "overloaded" ? Number(error.details?.["retryAfterMs"] ?? 0) : 0;
+    const isRound = attempts.triedAll(this.#group.directory.addresses.length);
+    const waitMs = Math.max(retryAfterMs, isRound ? this.#backoff(attempts) : 0);
+    if (attempts.remainingMs() <= waitMs) throw attempts.final(error, methodName);
+    if (waitMs > 0) await this.#group.untilLeader(waitMs, signal);
+    if (isAborted(signal)) throw cancelled(attempts, methodName, signal);
+  }
+
+  /** Where to read: in turn at those that answered, or at the one that was named, once it is known where that is. */
+  async #choose(
+    from: Exclude<ReadFrom, "leader">,
+    attempts: Attempts,
+    methodName: string,
+    signal: AbortSignal | undefined,
+  ): Promise<string> {
+    const { directory } = this.#group;
+    const isAny = from === "any";
+    const waitMs = isAny ? Math.min(membersWaitMs, attempts.remainingMs()) : attempts.remainingMs();
+    await this.#group.untilMembersKnown(waitMs, signal, isAny ? undefined : from.master);
+    if (isAborted(signal)) throw cancelled(attempts, methodName, signal);
+    if (isAny) return this.#group.next();
+    const address = directory.members.get(from.master);
+    if (address !== undefined) return address;
+    const known = [...directory.members.keys()].join(", ");
+    throw directory.isComplete
+      ? new HeadpondError("not-found", `${from.master} is no master of this cluster: there are ${known}`)
+      : new HeadpondError("unavailable", `no master told where ${from.master} is: check the addresses of the masters`);
   }
 
   #backoff(attempts: Attempts): number {
@@ -231,104 +322,11 @@ export class ClusterClient {
     const backoffMs = Math.min(retryMaxMs, retryMinMs * 2 ** Math.min(attempts.backoffs++, 20));
     return backoffMs * (0.5 + this.#random.float() / 2);
   }
-
-  #master(key: string): RpcClient {
-    if (this.#closed) throw clientClosed();
-    let master = this.#masters.get(key);
-    if (master === undefined) {
-      this.#forgetOne();
-      const { network, service, self, clock, logger } = this.#options;
-      const limits: Partial<ClientLimits> = { backoffMaxMs: this.#limits.retryMaxMs, ...this.#limits };
-      master = new RpcClient({
-        network,
-        address: parseAddress(key),
-        service,
-        self,
-        clock,
-        logger,
-        random: this.#random,
-        limits,
-      });
-      this.#masters.set(key, master);
-    }
-    return master;
-  }
-
-  /** Makes room for a master that this client was referred to; those it was given stay. */
-  #forgetOne(): void {
-    if (this.#masters.size < Math.max(this.#limits.mastersMax, this.#given.length + 1)) return;
-    for (const [key, master] of this.#masters) {
-      if (this.#given.includes(key) || key === this.#target) continue;
-      this.#masters.delete(key);
-      void master.close();
-      return;
-    }
-  }
 }
 
-/** What one call has been through. */
-class Attempts {
-  readonly retryUnknown: boolean;
-  readonly #readOnly: boolean;
-  redirects = 0;
-  backoffs = 0;
-  readonly #clock: Clock;
-  readonly #deadlineMs: number;
-  #failures = 0;
-  /** Whether some attempt may have taken effect. */
-  #unknown = false;
-
-  constructor(clock: Clock, startMs: number, timeoutMs: number, options: ClusterCallOptions) {
-    this.#clock = clock;
-    this.#deadlineMs = startMs + timeoutMs;
-    this.#readOnly = options.readOnly ?? false;
-    this.retryUnknown = this.#readOnly || (options.retryUnknown ?? false);
-  }
-
-  remainingMs(): number {
-    return this.#deadlineMs - this.#clock.monotonicMs();
-  }
-
-  note(error: HeadpondError): void {
-    this.#failures++;
-    if (error.outcome === "unknown") this.#unknown = true;
-  }
-
-  /** Whether every one of `count` masters has been asked since the last wait. */
-  triedAll(count: number): boolean {
-    return this.#failures % count === 0;
-  }
-
-  /** What the caller is told: an earlier attempt may have taken effect, whatever the last one says. */
-  final(error: HeadpondError, methodName: string): HeadpondError {
-    const { code, message, details } = error;
-    const rest = { cause: error, ...(details === undefined ? {} : { details }) };
-    if (this.#readOnly)
-      return new HeadpondError(code === "unknown-outcome" ? "timeout" : code, message, { ...rest, outcome: "none" });
-    if (!this.#unknown && error.outcome === "none") return error;
-    if (code === "cancelled") return new HeadpondError(code, message, { ...rest, outcome: "unknown" });
-    return new HeadpondError(
-      "unknown-outcome",
-      `${methodName}: it is not known whether it took effect: ${message}`,
-      rest,
-    );
-  }
-}
-
-/** `host:port`, IPv6 in brackets. */
-export function formatAddress(address: Address): string {
-  return address.host.includes(":") ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;
-}
-
-/** Throws `invalid`. */
-export function parseAddress(text: string): Address {
-  const match = /^(?:\[([0-9a-fA-F:.%]+)\]|([^[\]:/\s]+)):([0-9]{1,5})$/.exec(text);
-  const port = Number(match?.[3]);
-  const host = match?.[1] ?? match?.[2];
-  if (host === undefined || port > 65_535) {
-    throw new HeadpondError("invalid", `${JSON.stringify(text.slice(0, 256))} is not an address: write HOST:PORT`);
-  }
-  return { host, port };
+function cancelled(attempts: Attempts, methodName: string, signal: AbortSignal | undefined): HeadpondError {
+  const error = new HeadpondError("cancelled", `${methodName}: cancelled`, { cause: signal?.reason });
+  return attempts.final(error, methodName);
 }
 
 function clientClosed(): HeadpondError {
@@ -337,12 +335,4 @@ function clientClosed(): HeadpondError {
 
 function isAborted(signal: AbortSignal | undefined): boolean {
   return signal?.aborted === true;
-}
-
-function tryFormat(text: string): string | undefined {
-  try {
-    return formatAddress(parseAddress(text));
-  } catch {
-    return undefined;
-  }
 }
