@@ -80,7 +80,12 @@ export class ServerProcess {
 
 export type StartedRole = { readonly process: ServerProcess; readonly ready: ReadyLine };
 
-export type StartOptions = { readonly readyTimeoutMs?: number; readonly environment?: NodeJS.ProcessEnv };
+export type StartOptions = {
+  readonly readyTimeoutMs?: number;
+  readonly environment?: NodeJS.ProcessEnv;
+  /** A command that replaces itself by the one behind it: `ip netns exec NAME`, `taskset -c 0`. */
+  readonly prefix?: readonly string[];
+};
 
 /** Runs `headpond ARGS --json` and waits for its ready line; rejects with the end of its log if it ends before. */
 export async function startRole(
@@ -88,8 +93,9 @@ export async function startRole(
   args: readonly string[],
   options: StartOptions = {},
 ): Promise<StartedRole> {
-  const { readyTimeoutMs = readyTimeoutMsDefault, environment } = options;
-  const running = new ServerProcess(name, process.execPath, [headpondBin, ...args, "--json"], environment);
+  const { readyTimeoutMs = readyTimeoutMsDefault, environment, prefix = [] } = options;
+  const [command = process.execPath, ...words] = [...prefix, process.execPath, headpondBin, ...args, "--json"];
+  const running = new ServerProcess(name, command, words, environment);
   const lines = createInterface({ input: running.stdout });
   const ready = await new Promise<ReadyLine>((done, fail) => {
     const timer = setTimeout(() => {
@@ -121,17 +127,24 @@ export async function startConfiguredRole(
   role: "master" | "worker",
   directory: string,
   config: object,
-  options: StartOptions = {},
+  options: StartOptions & { readonly args?: readonly string[] } = {},
 ): Promise<StartedRole> {
   const file = join(directory, `${name}.yaml`);
   // JSON is YAML.
   await writeFile(file, JSON.stringify(config, undefined, 2));
-  return startRole(name, [role, "--config", file], options);
+  return startRole(name, [role, "--config", file, ...(options.args ?? [])], options);
 }
 
-/** The first of `count` neighbouring ports that were all free a moment ago, a multiple of 100. */
+/** What this process got from `freePortBlock`, and may not listen on yet. */
+const givenBases = new Set<number>();
+
+/**
+ * The first of `count` neighbouring ports that were all free a moment ago, a multiple of 100. They lie below those that the
+ * kernel gives to outgoing connections, so that a server that is down for a moment finds its port free again.
+ */
 export async function freePortBlock(count: number): Promise<number> {
   for (let base = 20_000 + (process.pid % 100) * 100; base < 60_000; base += 100) {
+    if (givenBases.has(base)) continue;
     const servers = Array.from({ length: count }, () => createServer());
     const free = await Promise.all(
       servers.map(
@@ -143,7 +156,9 @@ export async function freePortBlock(count: number): Promise<number> {
       ),
     );
     for (const server of servers) server.close();
-    if (free.every((isFree) => isFree)) return base;
+    if (!free.every((isFree) => isFree)) continue;
+    givenBases.add(base);
+    return base;
   }
   throw new Error(`no ${count} neighbouring ports are free`);
 }

@@ -1,5 +1,5 @@
 /**
- * A real cluster of processes for end-to-end tests: a master and workers on loopback in a temporary directory, the command
+ * A real cluster of processes for end-to-end tests: one master or several, and workers, on loopback in a temporary directory, the command
  * line against it, and a clean end whatever happens.
  */
 
@@ -9,6 +9,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { freePorts, headpondBin, type StartedRole, startConfiguredRole } from "../cli/role-process.ts";
+import { MasterGroup, type MasterGroupOptions } from "./master-group.ts";
 
 export type CliResult = {
   readonly code: number;
@@ -104,11 +105,7 @@ export async function withCluster<T>(
       masterAddress,
       workers,
       run,
-      json: async <Document>(...args: readonly string[]) => {
-        const { stdout, stderr, code } = await run(...args, "--json");
-        if (stdout === "") throw new Error(`headpond ${args.join(" ")} ended with ${code} and no JSON: ${stderr}`);
-        return JSON.parse(stdout) as Document;
-      },
+      json: jsonOf(run),
       restartMaster: async (signal = "SIGKILL") => {
         await master?.process.stop(signal);
         master = await startMaster();
@@ -124,6 +121,65 @@ export async function withCluster<T>(
     );
     await rm(directory, { recursive: true, force: true });
   }
+}
+
+export type TestMasters = Pick<TestCluster, "directory" | "workers" | "run" | "json"> & {
+  readonly masters: MasterGroup;
+  /** Starts one more worker, which knows all masters. */
+  startWorker(): Promise<StartedRole>;
+};
+
+export type MastersOptions = Omit<MasterGroupOptions, "directory"> & {
+  readonly workers?: number;
+  readonly worker?: ClusterOptions["worker"];
+};
+
+/** As `withCluster`, with `count` masters that replicate their journal by Raft. One leads when `use` is called. */
+export async function withMasters<T>(
+  count: number,
+  use: (cluster: TestMasters) => Promise<T>,
+  options: MastersOptions = {},
+): Promise<T> {
+  const directory = await mkdtemp(join(tmpdir(), "headpond-masters-"));
+  const masters = new MasterGroup({ ...options, directory });
+  const workers: StartedRole[] = [];
+  const startWorker = async (): Promise<StartedRole> => {
+    const index = workers.length;
+    const [data, http, hf, files] = await freePorts(4);
+    const worker = await startConfiguredRole(`worker-${index}`, "worker", directory, {
+      worker: {
+        id: `w${index}`,
+        masters: masters.addresses,
+        place: `local/local/local/host-${index}`,
+        advertise: "127.0.0.1",
+        dirs: [{ path: join(directory, `worker-${index}`), capacity: "10GiB" }],
+        data: `127.0.0.1:${data}`,
+        http: `127.0.0.1:${http}`,
+        ...options.worker?.(index, directory),
+      },
+      gateways: { hf: `127.0.0.1:${hf}`, files: `127.0.0.1:${files}` },
+    });
+    workers.push(worker);
+    return worker;
+  };
+  try {
+    await masters.found(count);
+    for (let index = 0; index < (options.workers ?? 0); index++) await startWorker();
+    const run = (...args: readonly string[]): Promise<CliResult> =>
+      runCli([...args, "--masters", masters.addresses.join(",")], directory);
+    return await use({ directory, masters, workers, startWorker, run, json: jsonOf(run) });
+  } finally {
+    await Promise.all([masters.close(), ...workers.map((role) => role.process.stop("SIGKILL"))]);
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+function jsonOf(run: TestCluster["run"]): TestCluster["json"] {
+  return async <Document>(...args: readonly string[]) => {
+    const { stdout, stderr, code } = await run(...args, "--json");
+    if (stdout === "") throw new Error(`headpond ${args.join(" ")} ended with ${code} and no JSON: ${stderr}`);
+    return JSON.parse(stdout) as Document;
+  };
 }
 
 /** Runs the command line as a user would; never rejects for an exit code. */
