@@ -4,7 +4,7 @@
  */
 
 import { spawnSync } from "node:child_process";
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, existsSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { pathToFileURL } from "node:url";
 
@@ -12,6 +12,14 @@ import { pathToFileURL } from "node:url";
 const programs = [
   { package: "nginx-light", program: "nginx", purpose: "the peer of the bulk read benchmark", gates: ["bench"] },
   { package: "etcd-server", program: "etcd", purpose: "the peer of the metadata benchmarks", gates: ["bench"] },
+  {
+    package: "zookeeper",
+    program: "/usr/share/java/zookeeper.jar",
+    purpose: "a peer of the benchmarks of several masters",
+    gates: ["bench"],
+  },
+  { package: "iproute2", program: "ip", purpose: "masters in network namespaces", gates: ["e2e", "bench"] },
+  { package: "nftables", program: "nft", purpose: "networks that are cut", gates: ["e2e", "bench"] },
   { package: "iperf3", program: "iperf3", purpose: "the limit of the bulk read benchmark", gates: ["bench"] },
   { package: "chromium", program: "chromium", purpose: "the status page in a browser", gates: ["browser"] },
   { package: "faketime", program: "faketime", purpose: "wall clocks that jump", gates: ["e2e"] },
@@ -60,6 +68,7 @@ function isInstalled({ package: name, program }) {
 }
 
 function findProgram(name) {
+  if (name.startsWith("/")) return existsSync(name) ? name : undefined;
   for (const directory of [...(process.env.PATH ?? "").split(delimiter), "/usr/sbin", "/sbin"]) {
     try {
       accessSync(join(directory, name), constants.X_OK);
