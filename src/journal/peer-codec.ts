@@ -206,7 +206,7 @@ export function encodeEntries(entries: readonly Entry[]): Uint8Array {
     sizeBytes += 4 + entry.payload.length + (entry.term === term ? 0 : 8);
     term = entry.term;
   }
-  const bytes = Buffer.allocUnsafeSlow(sizeBytes);
+  const bytes = Buffer.allocUnsafe(sizeBytes);
   let at = 0;
   term = -1;
   for (const entry of entries) {

@@ -19,6 +19,8 @@ export function readReport(head: Uint8Array): PeerReport {
     digest: textOf(value, "digest"),
     software: textOf(value, "software"),
     featureLevel: countOf(value, "featureLevel"),
+    ...(value["fresh"] === true ? { fresh: true } : {}),
+    ...(value["full"] === true ? { full: true } : {}),
   };
 }
 
