@@ -2,7 +2,9 @@
 
 import { Random } from "../base/random.ts";
 import type { Clock } from "../io/clock.ts";
+import type { Disk } from "../io/disk.ts";
 import { type LogFields, type Logger, silentLogger } from "../io/logger.ts";
+import { MemoryDisk } from "../io/memory-disk.ts";
 import type { Address, Network } from "../io/network.ts";
 import type { Message, NodeId } from "../raft/types.ts";
 import type { CheckpointFile, PeerEvents, PeerIdentity, PeerReport, SnapshotMessage } from "./peers.ts";
@@ -43,6 +45,7 @@ export class TestMaster implements PeerEvents {
     readonly limits?: Partial<TcpPeersLimits>;
     readonly identity?: Partial<PeerIdentity>;
     readonly seed?: number;
+    readonly disk?: Disk;
   }) {
     const { id, network, clock, limits, listen = { host: "127.0.0.1", port: 0 } } = options;
     this.id = id;
@@ -54,7 +57,16 @@ export class TestMaster implements PeerEvents {
       warn: (text, fields) => void this.logLines.push({ text, fields }),
       child: () => logger,
     };
-    this.peers = new TcpPeers({ network, clock, logger, random, listen, ...(limits === undefined ? {} : { limits }) });
+    const snapshots = { disk: options.disk ?? new MemoryDisk(), directory: `/${id}/incoming` };
+    this.peers = new TcpPeers({
+      network,
+      clock,
+      logger,
+      random,
+      listen,
+      snapshots,
+      ...(limits === undefined ? {} : { limits }),
+    });
   }
 
   async start(): Promise<this> {

@@ -12,12 +12,13 @@ import { assert, present } from "../base/assert.ts";
 import type { Random } from "../base/random.ts";
 import { MiB } from "../base/units.ts";
 import type { Clock, Timer } from "../io/clock.ts";
+import type { Disk } from "../io/disk.ts";
 import type { Logger } from "../io/logger.ts";
 import type { Address, Network } from "../io/network.ts";
 import type { Message, NodeId } from "../raft/types.ts";
 import { decodeMessages } from "./peer-codec.ts";
 import type { PeerConnection } from "./peer-connection.ts";
-import type { DialEnd } from "./peer-dial.ts";
+import type { DialEnd, DialOptions } from "./peer-dial.ts";
 import { type DoorLimits, PeerDoor } from "./peer-door.ts";
 import { type Frame, frameKind } from "./peer-frame.ts";
 import { type Hello, type LaneKind, readRefusal } from "./peer-hello.ts";
@@ -25,6 +26,8 @@ import { type BackoffLimits, PeerLane } from "./peer-lane.ts";
 import { readReport } from "./peer-report.ts";
 import { defaultSenderLimits, EntriesCache, PeerSender, type SenderLimits } from "./peer-sender.ts";
 import type { CheckpointFile, PeerEvents, PeerIdentity, PeerReport, Peers, SnapshotMessage } from "./peers.ts";
+import { SnapshotReceiver } from "./snapshot-receiver.ts";
+import { SnapshotSending, Throttle } from "./snapshot-stream.ts";
 
 export type TcpPeersLimits = DoorLimits &
   BackoffLimits &
@@ -34,6 +37,8 @@ export type TcpPeersLimits = DoorLimits &
     /** Beats of the keep-alive without a sound frame after which a connection is given up. */
     readonly silentTicksMax: Readonly<Record<LaneKind, number>>;
     readonly snapshotBytesPerSecond: number;
+    /** Beats without progress after which the transfer of a checkpoint has failed. */
+    readonly stalledTicksMax: number;
   };
 
 export const defaultTcpPeersLimits: TcpPeersLimits = {
@@ -48,6 +53,7 @@ export const defaultTcpPeersLimits: TcpPeersLimits = {
   // A pong may wait behind megabytes of entries on a slow link; of the control connection it may not.
   silentTicksMax: { control: 5, log: 40, snapshot: 40 },
   snapshotBytesPerSecond: 256 * MiB,
+  stalledTicksMax: 120,
 };
 
 /** Of one member: how it is reached, and what it has been sent by which connection. */
@@ -63,6 +69,10 @@ export class TcpPeers implements Peers {
   readonly #random: Random;
   readonly #listen: Address;
   readonly #limits: TcpPeersLimits;
+  readonly #snapshots: { readonly disk: Disk; readonly directory: string };
+  readonly #throttle: Throttle;
+  /** Checkpoints that are being sent, one to each peer. */
+  readonly #sendings = new Map<NodeId, SnapshotSending>();
   readonly #links = new Map<NodeId, Link>();
   readonly #senders = new Map<PeerConnection, PeerSender>();
   readonly #entries = new EntriesCache();
@@ -70,11 +80,12 @@ export class TcpPeers implements Peers {
   readonly #dirty = new Set<PeerSender>();
   /** Something for them was dropped in this turn. */
   readonly #overflowed = new Set<NodeId>();
-  /** Links that were given up and are not closed yet. */
+  /** Connections and transfers that were given up and are not over yet. */
   readonly #ending = new Set<Promise<void>>();
   #self: PeerIdentity | undefined;
   #events: PeerEvents | undefined;
   #door: PeerDoor | undefined;
+  #receiver: SnapshotReceiver | undefined;
   #report: PeerReport | undefined;
   #beat: Timer | undefined;
   #isFlushPlanned = false;
@@ -86,6 +97,8 @@ export class TcpPeers implements Peers {
     readonly logger: Logger;
     readonly random: Random;
     readonly listen: Address;
+    /** Checkpoints are read from this disk, and received into this directory, which is nobody else's. */
+    readonly snapshots: { readonly disk: Disk; readonly directory: string };
     readonly limits?: Partial<TcpPeersLimits>;
   }) {
     this.#network = options.network;
@@ -93,7 +106,9 @@ export class TcpPeers implements Peers {
     this.#logger = options.logger.child({ part: "peers" });
     this.#random = options.random;
     this.#listen = options.listen;
+    this.#snapshots = options.snapshots;
     this.#limits = { ...defaultTcpPeersLimits, ...options.limits };
+    this.#throttle = new Throttle({ clock: this.#clock, bytesPerSecond: this.#limits.snapshotBytesPerSecond });
   }
 
   async start(self: PeerIdentity, events: PeerEvents): Promise<Address> {
@@ -112,6 +127,13 @@ export class TcpPeers implements Peers {
       onClosed: (id, lane) => this.#guestLeft(id, lane),
     });
     this.#door = door;
+    this.#receiver = new SnapshotReceiver({
+      ...this.#snapshots,
+      self: self.id,
+      logger: this.#logger,
+      onReceived: (message, file) => events.onSnapshotReceived(message, file),
+    });
+    await this.#receiver.start();
     const address = await door.listen(this.#listen);
     this.#plan();
     return address;
@@ -150,8 +172,42 @@ export class TcpPeers implements Peers {
     for (const connection of this.#controls()) connection.flush();
   }
 
-  sendSnapshot(_message: SnapshotMessage, _file: CheckpointFile): void {
-    assert(false, "snapshots are not sent yet");
+  sendSnapshot(message: SnapshotMessage, file: CheckpointFile): void {
+    const { to } = message;
+    const address = this.#links.get(to)?.address;
+    const before = this.#sendings.get(to);
+    if (this.#isClosed || before?.renew(message, file) === true) return;
+    if (before !== undefined) this.#await(before.cancel());
+    this.#sendings.delete(to);
+    if (address === undefined) {
+      queueMicrotask(() => this.#events?.onSnapshotFailed(to, `${to} is no member whose address is known`));
+      return;
+    }
+    const events = present(this.#events, "peers are started before they send");
+    const over = (): void => {
+      if (this.#sendings.get(to) === sending) this.#sendings.delete(to);
+    };
+    const sending: SnapshotSending = new SnapshotSending({
+      dial: { ...this.#dialOptions(to, address), silentTicksMax: this.#limits.silentTicksMax.snapshot },
+      disk: this.#snapshots.disk,
+      throttle: this.#throttle,
+      message,
+      file,
+      stalledTicksMax: this.#limits.stalledTicksMax,
+      events: {
+        onProgress: (id) => events.onSnapshotProgress(id),
+        onSent: (id) => {
+          over();
+          events.onSnapshotSent(id);
+        },
+        onFailed: (id, reason) => {
+          over();
+          this.#logger.warn("a checkpoint could not be sent", { peer: id, index: file.index, reason });
+          events.onSnapshotFailed(id, reason);
+        },
+      },
+    });
+    this.#sendings.set(to, sending);
   }
 
   async close(): Promise<void> {
@@ -160,7 +216,10 @@ export class TcpPeers implements Peers {
     this.#beat?.clear();
     for (const link of this.#links.values()) this.#giveUp(link);
     this.#links.clear();
+    for (const sending of this.#sendings.values()) this.#await(sending.cancel());
+    this.#sendings.clear();
     await this.#door?.close();
+    await this.#receiver?.close();
     await Promise.all(this.#ending);
   }
 
@@ -168,20 +227,23 @@ export class TcpPeers implements Peers {
     return { address, lanes: { control: this.#lane(id, address, "control"), log: this.#lane(id, address, "log") } };
   }
 
-  #lane(id: NodeId, address: Address, kind: "control" | "log"): PeerLane {
+  #dialOptions(to: NodeId, address: Address): Omit<DialOptions, "onOpen" | "lane" | "silentTicksMax"> {
     const events = present(this.#events, "started");
+    return {
+      network: this.#network,
+      clock: this.#clock,
+      self: present(this.#self, "started"),
+      to,
+      address,
+      timeoutMs: this.#limits.connectTimeoutMs,
+      refuses: (peer) => events.refuses(peer),
+    };
+  }
+
+  #lane(id: NodeId, address: Address, kind: "control" | "log"): PeerLane {
+    const silentTicksMax = this.#limits.silentTicksMax[kind];
     const lane: PeerLane = new PeerLane({
-      dial: {
-        network: this.#network,
-        clock: this.#clock,
-        self: present(this.#self, "started"),
-        to: id,
-        address,
-        lane: kind,
-        timeoutMs: this.#limits.connectTimeoutMs,
-        silentTicksMax: this.#limits.silentTicksMax[kind],
-        refuses: (peer) => events.refuses(peer),
-      },
+      dial: { ...this.#dialOptions(id, address), lane: kind, silentTicksMax },
       backoff: this.#limits,
       random: this.#random,
       logger: this.#logger,
@@ -194,7 +256,12 @@ export class TcpPeers implements Peers {
   }
 
   #giveUp({ lanes }: Link): void {
-    const ending = Promise.all([lanes.control.close(), lanes.log.close()]).then(() => {});
+    this.#await(lanes.control.close());
+    this.#await(lanes.log.close());
+  }
+
+  /** Something that was given up and ends soon: `close` waits for it. */
+  #await(ending: Promise<void>): void {
     this.#ending.add(ending);
     void ending.then(() => this.#ending.delete(ending));
   }
@@ -217,6 +284,10 @@ export class TcpPeers implements Peers {
   }
 
   #letIn(connection: PeerConnection, { peer, lane }: Hello): void {
+    if (lane === "snapshot") {
+      this.#receiver?.accept(connection, peer.id);
+      return;
+    }
     this.#serve(connection, peer.id);
     if (lane !== "control") return;
     const link = this.#links.get(peer.id);
@@ -310,6 +381,7 @@ export class TcpPeers implements Peers {
       this.#plan();
       this.#door?.tick();
       for (const { lanes } of this.#links.values()) for (const lane of Object.values(lanes)) lane.connection?.tick();
+      for (const sending of this.#sendings.values()) sending.tick();
     });
   }
 }
