@@ -16,7 +16,7 @@ const programs = [
     package: "zookeeper",
     program: "/usr/share/java/zookeeper.jar",
     purpose: "a peer of the benchmarks of several masters",
-    gates: ["bench"],
+    gates: ["bench", "integration"],
   },
   { package: "iproute2", program: "ip", purpose: "masters in network namespaces", gates: ["e2e", "bench"] },
   { package: "nftables", program: "nft", purpose: "networks that are cut", gates: ["e2e", "bench"] },

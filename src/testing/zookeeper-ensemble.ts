@@ -1,0 +1,122 @@
+/**
+ * Three real ZooKeeper servers (Debian's package) on loopback for tests: each can be killed, stopped in its tracks and started again.
+ * Ticks are short, so that sessions of a second can be had.
+ */
+
+import { access, mkdir, writeFile } from "node:fs/promises";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { freePorts, ServerProcess } from "../cli/role-process.ts";
+import type { Address } from "../io/network.ts";
+
+const jar = "/usr/share/java/zookeeper.jar";
+const tickMs = 500;
+const readyTimeoutMs = 60_000;
+
+export type ZooKeeperEnsemble = {
+  readonly servers: readonly Address[];
+  /** SIGKILL by default. */
+  stop(index: number, signal?: NodeJS.Signals): Promise<void>;
+  start(index: number): Promise<void>;
+  /** SIGSTOP and SIGCONT. */
+  freeze(index: number): void;
+  thaw(index: number): void;
+  /** The server that leads, as the servers themselves say. */
+  leader(): Promise<number>;
+};
+
+export async function hasZooKeeper(): Promise<boolean> {
+  return access(jar).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** `auth`: the servers know this user of DIGEST-MD5. */
+export async function withZooKeeper<T>(
+  directory: string,
+  use: (ensemble: ZooKeeperEnsemble) => Promise<T>,
+  auth?: { readonly user: string; readonly password: string },
+): Promise<T> {
+  const count = 3;
+  const ports = await freePorts(count * 3);
+  const servers = Array.from({ length: count }, (_, i) => ({ host: "127.0.0.1", port: ports[i * 3] as number }));
+  const members = servers.map((_, i) => `server.${i + 1}=127.0.0.1:${ports[i * 3 + 1]}:${ports[i * 3 + 2]}`);
+  const processes: (ServerProcess | undefined)[] = [];
+  const jaas = join(directory, "jaas.conf");
+  if (auth !== undefined) {
+    const module = "org.apache.zookeeper.server.auth.DigestLoginModule";
+    await writeFile(jaas, `Server { ${module} required user_${auth.user}="${auth.password}"; };\n`);
+  }
+  const home = (index: number): string => join(directory, `zookeeper-${index}`);
+  for (const [i, { port }] of servers.entries()) {
+    await mkdir(home(i), { recursive: true });
+    await writeFile(join(home(i), "myid"), String(i + 1));
+    const lines = [
+      ...[`tickTime=${tickMs}`, "initLimit=20", "syncLimit=6", `dataDir=${home(i)}`, `clientPort=${port}`],
+      ...["clientPortAddress=127.0.0.1", "admin.enableServer=false", "4lw.commands.whitelist=srvr", "maxClientCnxns=0"],
+      ...["extendedTypesEnabled=true", "snapshot.trust.empty=true"],
+      ...(auth === undefined ? [] : ["authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider"]),
+      ...members,
+    ];
+    await writeFile(join(home(i), "zoo.cfg"), `${lines.join("\n")}\n`);
+  }
+  const launch = (index: number): void => {
+    const login = auth === undefined ? [] : [`-Djava.security.auth.login.config=${jaas}`];
+    const server = new ServerProcess(`zookeeper ${index}`, "java", [
+      ...["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", ...login, "-cp", jar],
+      ...["org.apache.zookeeper.server.quorum.QuorumPeerMain", join(home(index), "zoo.cfg")],
+    ]);
+    server.stdout.resume();
+    processes[index] = server;
+  };
+  const modeOf = async (index: number): Promise<string | undefined> => {
+    const answer = await fourLetters(servers[index] as Address, "srvr").catch(() => "");
+    return /^Mode: (\w+)/m.exec(answer)?.[1];
+  };
+  const ready = async (index: number): Promise<void> => {
+    const deadline = Date.now() + readyTimeoutMs;
+    while ((await modeOf(index)) === undefined) {
+      if (Date.now() > deadline) throw new Error(`${processes[index]?.name} is not ready: ${processes[index]?.log}`);
+      await sleep(100);
+    }
+  };
+  try {
+    for (let i = 0; i < count; i++) launch(i);
+    for (let i = 0; i < count; i++) await ready(i);
+    return await use({
+      servers,
+      stop: async (index, signal = "SIGKILL") => {
+        await processes[index]?.stop(signal);
+        processes[index] = undefined;
+      },
+      start: async (index) => {
+        launch(index);
+        await ready(index);
+      },
+      freeze: (index) => void processes[index]?.child.kill("SIGSTOP"),
+      thaw: (index) => void processes[index]?.child.kill("SIGCONT"),
+      leader: async () => {
+        for (;;) {
+          for (let i = 0; i < count; i++) if ((await modeOf(i)) === "leader") return i;
+          await sleep(50);
+        }
+      },
+    });
+  } finally {
+    await Promise.all(processes.map(async (server) => server?.stop("SIGKILL")));
+  }
+}
+
+/** ZooKeeper's plain-text questions: four letters, an answer, the end. */
+function fourLetters({ host, port }: Address, word: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host, port }, () => socket.write(word));
+    let answer = "";
+    socket.setTimeout(1000, () => socket.destroy(new Error("no answer")));
+    socket.on("data", (chunk: Buffer) => (answer += chunk.toString()));
+    socket.on("error", reject);
+    socket.on("close", () => resolve(answer));
+  });
+}
