@@ -92,6 +92,15 @@ export class ByteWriter {
     this.position += this.buffer.write(text, this.position, bytes, "utf8");
   }
 
+  /** A few bytes of `source`: a loop, which beats a call into the engine and needs no view. */
+  copy(source: Uint8Array, from: number, to: number): void {
+    this.reserve(to - from);
+    const { buffer } = this;
+    let at = this.position;
+    for (let i = from; i < to; i++) buffer[at++] = source[i] as number;
+    this.position = at;
+  }
+
   raw(bytes: Uint8Array): void {
     this.reserve(bytes.length);
     this.buffer.set(bytes, this.position);
@@ -102,6 +111,7 @@ export class ByteWriter {
 export class ByteReader {
   buffer: Buffer;
   position: number;
+  end: number;
   /** For messages: what the bytes are. */
   readonly what: string;
 
@@ -109,39 +119,39 @@ export class ByteReader {
     this.what = what;
     this.buffer = asBuffer(bytes);
     this.position = 0;
+    this.end = bytes.length;
   }
 
   /** Goes on with other bytes: saves an object per row. */
-  reset(bytes: Uint8Array): this {
+  reset(bytes: Uint8Array, position = 0, end = bytes.length): this {
     this.buffer = asBuffer(bytes);
-    this.position = 0;
+    this.position = position;
+    this.end = end;
     return this;
   }
 
   get atEnd(): boolean {
-    return this.position >= this.buffer.length;
+    return this.position >= this.end;
   }
 
   byte(): number {
-    const value = this.buffer[this.position];
-    if (value === undefined) this.#short();
-    this.position++;
-    return value as number;
+    if (this.position >= this.end) this.#short();
+    return this.buffer[this.position++] as number;
   }
 
   varint(): number {
     const { buffer } = this;
     let at = this.position;
-    let byte = buffer[at++];
-    if (byte === undefined) this.#short();
-    let value = (byte as number) & 0x7f;
+    // What is read beyond the end does not count: that is looked at afterwards.
+    let byte = buffer[at++] as number;
+    let value = byte & 0x7f;
     let factor = 128;
-    while ((byte as number) >= 0x80) {
-      byte = buffer[at++];
-      if (byte === undefined) this.#short();
-      value += ((byte as number) & 0x7f) * factor;
+    while (byte >= 0x80) {
+      byte = buffer[at++] as number;
+      value += (byte & 0x7f) * factor;
       factor *= 128;
     }
+    if (at > this.end) this.#short();
     if (value > Number.MAX_SAFE_INTEGER) this.fail("holds a number above 2^53");
     this.position = at;
     return value;
@@ -149,7 +159,7 @@ export class ByteReader {
 
   uint48(): number {
     const at = this.position;
-    if (at + 6 > this.buffer.length) this.#short();
+    if (at + 6 > this.end) this.#short();
     this.position = at + 6;
     const b = this.buffer;
     const low =
@@ -162,14 +172,20 @@ export class ByteReader {
     const length = this.varint();
     const at = this.position;
     const end = at + length;
-    if (end > this.buffer.length) this.#short();
+    if (end > this.end) this.#short();
     this.position = end;
     if (length === 0) return "";
     return (this.buffer as Sliceable).utf8Slice(at, end);
   }
 
+  skipString(): void {
+    const length = this.varint();
+    if (this.position + length > this.end) this.#short();
+    this.position += length;
+  }
+
   fail(why: string): never {
-    throw new HeadpondError("corrupt", `${this.what} ${why} (at byte ${this.position} of ${this.buffer.length})`);
+    throw new HeadpondError("corrupt", `${this.what} ${why} (at byte ${this.position} of ${this.end})`);
   }
 
   #short(): never {

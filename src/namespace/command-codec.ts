@@ -396,7 +396,7 @@ export function name(r: ByteReader): string {
     if (known.length !== length) continue;
     let i = 0;
     while (i < length && buffer[position + 1 + i] === known.charCodeAt(i)) i++;
-    if (i === length) {
+    if (i === length && position + 1 + length <= r.end) {
       r.position = position + 1 + length;
       return known;
     }

@@ -4,6 +4,10 @@
  * encodes it in slices, and hands one atomic batch to the store. An object that changes again while it is frozen is
  * encoded first, as it was.
  *
+ * New files are many and seldom asked for again soon: each is an object only while it is made, then a row outside the heap
+ * (row-ring.ts) that waits for its flush (fresh-rows.ts) and serves reads until newer ones need the room. An inode that
+ * has an object is what the object says, whatever rows there are of it.
+ *
  * Eight inodes share a row of the store (a page): ids are given out in sequence, so a flush of new inodes is a few appends.
  * Clean objects are cached up to a limit and let go by a clock hand.
  */
@@ -11,47 +15,41 @@
 import { assert } from "../base/assert.ts";
 import type { InodeId, MountId } from "../base/ids.ts";
 import { ByteReader, ByteWriter } from "./bytes.ts";
+import { FreshRows } from "./fresh-rows.ts";
 import { type Digest, hashBytes, hashHigh, hashLow } from "./hash.ts";
-import { compareNames, Inode, type NameChanges, readInode, writeInode } from "./inode.ts";
-import { NameCache } from "./name-cache.ts";
-import { hashName, NameFilter } from "./name-filter.ts";
-import { firstBehind, sortedNames } from "./sorted-names.ts";
-import { type Batch, inodesTable, namesTable, type Store } from "./store.ts";
-
-export const inodesPerPage = 8;
-
-/** Several small maps: growing one big one stops the thread for as long as it takes to rehash. */
-const shardCount = 16;
-/** Keeps one `trim` short. */
-const trimStepsMax = 2000;
-/** Bytes before a row in a page: its length. */
-export const rowHeaderBytes = 3;
-
-export type NamedInode = { readonly name: string; readonly inodeId: InodeId };
+import { inherit } from "./inheritance.ts";
+import { Inode, readFileInto, readInode, rowIsNamed, writeInode } from "./inode.ts";
+import { InodeCache, isIdle } from "./inode-cache.ts";
+import { findInPage, inodesPerPage, lengthAt, rowEnd, rowHeaderBytes, rowStart } from "./inode-page.ts";
+import { type FreshLayers, type NamedInode, NameTable } from "./name-table.ts";
+import { RowRing } from "./row-ring.ts";
+import { type Batch, inodesTable, type Store } from "./store.ts";
 
 export class InodeTable {
   readonly #store: Store;
   readonly #digest: Digest;
-  readonly #cachedMax: number;
-  readonly #shards: Map<number, Inode>[] = [];
-  #cached = 0;
-  #handShard = 0;
-  #hand: IterableIterator<Inode> | undefined = undefined;
+  readonly #cache: InodeCache;
   #dirty: Inode[] = [];
-  #dirtyDirectories: Inode[] = [];
-  #dirtyNames = 0;
   #frozen: Inode[] = [];
-  #frozenDirectories: Inode[] = [];
   #encodedInodes = 0;
-  #encodedDirectories = 0;
   #readPage = 0;
   /** Pages from here on are not in the store. */
   #pageEnd: number;
-  readonly #filter = new NameFilter();
-  readonly #nameCache: NameCache;
+  readonly #names: NameTable;
   readonly #scratch = new ByteWriter(4096);
   readonly #keyWriter = new ByteWriter(512);
   readonly #reader: ByteReader;
+  readonly #ring: RowRing;
+  readonly #fresh: FreshLayers;
+  #encodedFresh = 0;
+  /** The file that was made last, and the hash of its directory and name: until the next one or the end of the operation it is changed freely. */
+  #new: Inode | undefined = undefined;
+  #newHash = 0;
+  /** Sums of the hashes of fresh rows, which the digest does not know yet. */
+  #freshLow = 0;
+  #freshHigh = 0;
+  /** What `peek` answers with when there is no object. */
+  readonly #peeked = new Inode(0 as InodeId, false);
   /** Raised by whatever changes what directories inherit: moved or pinned directories, mounts. */
   epoch = 0;
   hits = 0;
@@ -62,67 +60,61 @@ export class InodeTable {
     readonly digest: Digest;
     readonly cachedInodesMax: number;
     readonly cachedNamesMax: number;
+    readonly cachedRowsBytesMax: number;
     /** No inode in the store has this id or a higher one. */
     readonly nextInodeId: number;
   }) {
     this.#store = options.store;
     this.#digest = options.digest;
-    this.#cachedMax = options.cachedInodesMax;
-    this.#nameCache = new NameCache(options.cachedNamesMax);
+    this.#cache = new InodeCache(options.cachedInodesMax);
     this.#pageEnd = Math.ceil(options.nextInodeId / inodesPerPage);
-    for (let i = 0; i < shardCount; i++) this.#shards.push(new Map());
     this.#reader = new ByteReader("an inode row of the state", Buffer.alloc(0));
+    this.#ring = new RowRing(options.cachedRowsBytesMax);
+    this.#fresh = { current: new FreshRows(this.#ring), frozen: new FreshRows(this.#ring) };
+    this.#names = new NameTable({ ...options, ring: this.#ring, fresh: this.#fresh });
   }
 
   /** Rows that the next flush has to write. */
   get dirtyCount(): number {
-    return this.#dirty.length + this.#dirtyNames;
+    return this.#dirty.length + this.#names.dirtyCount + 2 * this.#fresh.current.count;
   }
 
   get isFrozen(): boolean {
-    return this.#frozen.length > 0 || this.#frozenDirectories.length > 0;
+    return this.#frozen.length > 0 || this.#names.isFrozen || this.#fresh.frozen.count > 0;
+  }
+
+  /** Memory of the rows outside the heap. */
+  get rowBytes(): number {
+    return this.#ring.usedBytes;
   }
 
   get cachedCount(): number {
-    return this.#cached;
+    return this.#cache.count;
   }
 
   /**
-   * Lets clean objects go while there are too many: a clock hand passes over them, those used since its last round get another one.
-   * Only between operations: nobody may hold an object that is forgotten.
+   * Ends an operation: nobody may hold an object behind it. The file that was made becomes a row. Clean objects go while there are
+   * too many: a clock hand passes over them, those used since its last round get another one.
    */
   trim(): void {
-    let steps = Math.min(trimStepsMax, (this.#cached - this.#cachedMax) * 2);
-    for (; steps > 0 && this.#cached > this.#cachedMax; steps--) {
-      this.#hand ??= (this.#shards[this.#handShard] as Map<number, Inode>).values();
-      const { value: inode, done } = this.#hand.next() as IteratorResult<Inode, undefined>;
-      if (done === true || inode === undefined) {
-        this.#hand = undefined;
-        this.#handShard = (this.#handShard + 1) % shardCount;
-      } else if (inode.referenced) {
-        inode.referenced = false;
-      } else if (isIdle(inode)) {
-        this.#forget(inode);
-      }
-    }
+    if (this.#new !== undefined) this.#settle();
+    this.#cache.trim();
   }
 
   get(id: number): Inode | undefined {
-    const cached = (this.#shards[id % shardCount] as Map<number, Inode>).get(id);
-    if (cached !== undefined) {
-      cached.referenced = true;
+    const held = this.#held(id);
+    if (held !== undefined) {
       this.hits++;
-      return cached.removed ? undefined : cached;
+      return held.removed ? undefined : held;
     }
-    this.misses++;
-    const inode = this.#read(id);
-    if (inode !== undefined) this.#remember(inode);
+    const inode = this.#locate(id) ? this.#readLocated(id) : undefined;
+    if (inode !== undefined) this.#cache.add(inode);
     return inode;
   }
 
   child(directory: Inode, name: string): Inode | undefined {
-    const hash = hashName(directory.id, name);
-    const guess = this.#nameCache.get(hash);
+    const hash = this.#names.hash(directory.id, name);
+    const guess = this.#names.guess(hash);
     if (guess !== 0) {
       const inode = this.get(guess);
       if (inode !== undefined && inode.parentId === directory.id && inode.name === name) {
@@ -130,38 +122,83 @@ export class InodeTable {
         return inode;
       }
     }
-    const id = this.#lookup(directory, name, hash);
+    const id = this.#idOf(directory, name, hash);
     if (id === 0) return undefined;
-    this.#nameCache.set(hash, id);
+    this.#names.found(hash, id);
     return this.get(id);
   }
 
+  /**
+   * As `child`, to be looked at at once and not changed: a file that has no object gets none, but is read into one that is used again. So
+   * its name is not filled in.
+   */
+  peek(directory: Inode, name: string): Inode | undefined {
+    const hash = this.#names.hash(directory.id, name);
+    const guess = this.#names.guess(hash);
+    if (guess !== 0) {
+      const held = this.#held(guess);
+      if (held !== undefined) {
+        if (held.parentId === directory.id && held.name === name && !held.removed) {
+          this.hits++;
+          return held;
+        }
+      } else if (this.#locate(guess) && rowIsNamed(this.#ring.bytes, this.#ring.start, directory.id, name)) {
+        return this.#peekLocated(guess, directory);
+      }
+    }
+    const id = this.#idOf(directory, name, hash);
+    if (id === 0) return undefined;
+    this.#names.found(hash, id);
+    if (this.#held(id) !== undefined || !this.#locate(id)) return this.get(id);
+    return this.#peekLocated(id, directory);
+  }
+
   /** The child's id, or 0. */
-  #lookup(directory: Inode, name: string, hash: number): number {
-    if (this.#filter.isAbsent(directory, hash)) return 0;
-    const changed = directory.names?.get(name) ?? directory.frozenNames?.get(name);
-    if (changed !== undefined) return changed;
-    const value = this.#store.get(namesTable, this.#nameKey(directory.id, name));
-    return value === undefined ? 0 : value.readUIntBE(0, 6);
+  #idOf(directory: Inode, name: string, hash: number): number {
+    const made = this.#new;
+    if (made !== undefined && made.parentId === directory.id && made.name === name && !made.removed) return made.id;
+    return this.#names.find(directory, name, hash);
+  }
+
+  /** The inode that has an object; also one that was removed. */
+  #held(id: number): Inode | undefined {
+    const cached = this.#cache.get(id);
+    if (cached !== undefined) return cached;
+    return this.#new?.id === id ? this.#new : undefined;
   }
 
   /** Must come before every change of an inode's fields. */
   touch(inode: Inode): void {
     if (inode.frozen === 1) this.#encodeFrozen(inode);
     if (!inode.dirty) {
+      assert(inode.live, "an inode is changed through an object that was let go");
       inode.dirty = true;
       this.#dirty.push(inode);
+      this.#ring.drop(inode.id);
     }
   }
 
-  /** Takes a new inode in; its name is linked apart. */
-  insert(inode: Inode): void {
+  /** Takes a new inode in, under its name, which is free. */
+  insert(inode: Inode, directory: Inode): void {
+    if (this.#new !== undefined) this.#settle();
     inode.dirty = true;
-    // Most new files are not asked for again soon: they go once they are in the store.
-    inode.referenced = inode.isDirectory;
-    if (inode.isDirectory) this.#filter.begin(inode);
+    if (inode.isDirectory) {
+      this.insertRoot(inode);
+      this.#names.link(directory, inode.name, inode.id);
+      return;
+    }
+    const hash = this.#names.hash(directory.id, inode.name);
+    this.#new = inode;
+    this.#newHash = hash;
+    this.#names.made(directory, inode.name, inode.id, hash);
+  }
+
+  /** Takes a directory in that has no name. */
+  insertRoot(inode: Inode): void {
+    inode.dirty = true;
+    this.#names.begin(inode);
     this.#dirty.push(inode);
-    this.#remember(inode);
+    this.#cache.add(inode);
   }
 
   remove(inode: Inode): void {
@@ -170,57 +207,16 @@ export class InodeTable {
   }
 
   link(directory: Inode, name: string, id: number): void {
-    if (directory.names === undefined) {
-      directory.names = new Map();
-      this.#dirtyDirectories.push(directory);
-    }
-    const { size } = directory.names;
-    directory.names.set(name, id);
-    directory.sortedNames = undefined;
-    if (id !== 0) {
-      const hash = hashName(directory.id, name);
-      this.#filter.add(directory, hash);
-      this.#nameCache.set(hash, id);
-    }
-    this.#dirtyNames += directory.names.size - size;
+    this.#names.link(directory, name, id);
   }
 
   unlink(directory: Inode, name: string): void {
-    this.link(directory, name, 0);
+    this.#names.unlink(directory, name);
   }
 
   /** Children behind `afterName`, in the order of their bytes. */
   list(directory: Inode, afterName: string | undefined, limit: number): NamedInode[] {
-    const changes = sortedNames(directory);
-    let next = afterName === undefined ? 0 : firstBehind(changes, afterName);
-    const changedId = (name: string): number => directory.names?.get(name) ?? directory.frozenNames?.get(name) ?? 0;
-    const result: NamedInode[] = [];
-    const from = Buffer.from(this.#nameKey(directory.id, afterName ?? ""));
-    this.#store.scan(namesTable, from, (key, value) => {
-      if (key.readUIntBE(0, 6) !== directory.id) return false;
-      const name = key.toString("utf8", 6);
-      if (name === afterName) return true;
-      for (; next < changes.length; next++) {
-        const changedName = changes[next] as string;
-        const order = compareNames(changedName, name);
-        if (order > 0) break;
-        const id = changedId(changedName);
-        if (id !== 0) result.push({ name: changedName, inodeId: id as InodeId });
-        if (result.length >= limit) return false;
-        if (order === 0) {
-          next++;
-          return true;
-        }
-      }
-      result.push({ name, inodeId: value.readUIntBE(0, 6) as InodeId });
-      return result.length < limit;
-    });
-    for (; next < changes.length && result.length < limit; next++) {
-      const name = changes[next] as string;
-      const id = changedId(name);
-      if (id !== 0) result.push({ name, inodeId: id as InodeId });
-    }
-    return result;
+    return this.#names.list(directory, afterName, limit);
   }
 
   /** The inode's parent; undefined of roots. */
@@ -237,7 +233,7 @@ export class InodeTable {
 
   /** Brings the `inherited` fields of a directory up to date: they hold for what lies in it. */
   inherit(directory: Inode): void {
-    if (directory.inheritedEpoch !== this.epoch) this.#inherit(directory);
+    if (directory.inheritedEpoch !== this.epoch) inherit(directory, this.epoch, (id) => this.get(id));
   }
 
   /** The mount that holds what lies in the directory; 0: none. */
@@ -248,7 +244,8 @@ export class InodeTable {
 
   /** Brings the digest up to date with all changes. */
   count(): void {
-    assert(this.#encodedInodes >= this.#frozen.length, "the digest of frozen inodes is not counted yet");
+    assert(!this.isFrozen || this.#isEncoded, "the digest of frozen inodes is not counted yet");
+    this.#countFresh();
     for (const inode of this.#dirty) {
       if (inode.removed) {
         this.#countRow(inode, 0, 0);
@@ -264,108 +261,86 @@ export class InodeTable {
   /** All changes so far become the batch of a flush. */
   freeze(): void {
     assert(!this.isFrozen, "a flush is under way");
+    this.#countFresh();
+    const { current, frozen } = this.#fresh;
+    this.#fresh.current = frozen;
+    this.#fresh.frozen = current;
+    this.#names.freeze();
     this.#frozen = this.#dirty.sort((a, b) => a.id - b.id);
-    this.#frozenDirectories = this.#dirtyDirectories.sort((a, b) => a.id - b.id);
     this.#dirty = [];
-    this.#dirtyDirectories = [];
-    this.#dirtyNames = 0;
     this.#encodedInodes = 0;
-    this.#encodedDirectories = 0;
+    this.#encodedFresh = 0;
     this.#readPage = this.#pageEnd;
     for (const inode of this.#frozen) {
       inode.dirty = false;
       inode.frozen = 1;
       inode.frozenRemoved = inode.removed;
     }
-    for (const directory of this.#frozenDirectories) {
-      directory.frozenNames = directory.names;
-      directory.names = undefined;
-    }
+  }
+
+  get #isEncoded(): boolean {
+    return this.#encodedInodes >= this.#frozen.length && this.#encodedFresh >= this.#fresh.frozen.end;
   }
 
   /** Encodes about `rows` frozen rows into the batch; returns whether all are done. */
   encode(batch: Batch, rows: number): boolean {
     let budget = rows;
-    while (this.#encodedInodes < this.#frozen.length) {
+    while (!this.#isEncoded) {
       if (budget <= 0) return false;
       budget -= this.#encodePage(batch);
     }
-    while (this.#encodedDirectories < this.#frozenDirectories.length) {
-      if (budget <= 0) return false;
-      const directory = this.#frozenDirectories[this.#encodedDirectories++] as Inode;
-      const changes = directory.frozenNames as NameChanges;
-      const names = [...changes.keys()];
-      if (names.length > 1) names.sort(compareNames);
-      for (const name of names) {
-        const id = changes.get(name) as number;
-        batch.begin(namesTable);
-        batch.writer.uint48(directory.id);
-        const bytes = Buffer.byteLength(name);
-        batch.writer.reserve(bytes);
-        batch.writer.position += batch.writer.buffer.write(name, batch.writer.position, bytes, "utf8");
-        if (id === 0) {
-          batch.remove();
-        } else {
-          batch.value();
-          batch.writer.uint48(id);
-          batch.end();
-        }
-      }
-      budget -= names.length;
-    }
-    return true;
+    return this.#names.encode(batch, budget);
   }
 
   /** The store holds what was frozen. */
   thaw(): void {
     for (const inode of this.#frozen) {
       inode.frozen = 0;
-      if (!inode.dirty && (inode.removed || (!inode.referenced && isIdle(inode)))) this.#forget(inode);
+      if (!inode.dirty && (inode.removed || (!inode.referenced && isIdle(inode)))) this.#cache.forget(inode);
     }
-    for (const directory of this.#frozenDirectories) {
-      directory.frozenNames = undefined;
-      directory.sortedNames = undefined;
-    }
-    const last = this.#frozen[this.#frozen.length - 1];
-    if (last !== undefined) this.#pageEnd = Math.max(this.#pageEnd, Math.floor(last.id / inodesPerPage) + 1);
+    this.#names.thaw();
+    const fresh = this.#fresh.frozen;
+    const lastId = Math.max(
+      this.#frozen[this.#frozen.length - 1]?.id ?? 0,
+      fresh.count === 0 ? 0 : fresh.idOf(fresh.end - 1),
+    );
+    this.#pageEnd = Math.max(this.#pageEnd, Math.floor(lastId / inodesPerPage) + 1);
     this.#frozen = [];
-    this.#frozenDirectories = [];
+    fresh.clear();
+    this.#ring.keepFrom(this.#fresh.current.firstPosition);
   }
 
-  #inherit(directory: Inode): void {
-    // Without recursion: renames can nest directories deeper than any path that names them.
-    const stale: Inode[] = [];
-    let at: Inode | undefined = directory;
-    while (at !== undefined && at.inheritedEpoch !== this.epoch) {
-      stale.push(at);
-      at = at.parentId === 0 ? undefined : this.get(at.parentId);
+  /** The file that was made becomes a row, or stays an object if there is no room for the row. */
+  #settle(): void {
+    const inode = this.#new as Inode;
+    this.#new = undefined;
+    if (inode.removed) return;
+    const scratch = this.#scratch;
+    scratch.position = 0;
+    writeInode(scratch, inode);
+    const position = this.#ring.put(inode.id, scratch.buffer, 0, scratch.position);
+    const directory = inode.parent as Inode;
+    if (position === 0) {
+      // Most new files are not asked for again soon: they go once they are in the store.
+      inode.referenced = false;
+      this.#dirty.push(inode);
+      this.#cache.add(inode);
+      this.#names.link(directory, inode.name, inode.id);
+      return;
     }
-    for (let i = stale.length - 1; i >= 0; i--) {
-      const inode = stale[i] as Inode;
-      const parent: Inode | undefined = i === stale.length - 1 ? at : stale[i + 1];
-      inode.inheritedMountId = inode.mountId !== 0 ? inode.mountId : (parent?.inheritedMountId ?? (0 as MountId));
-      inode.inheritedPinId = inode.pinned ? inode.id : (parent?.inheritedPinId ?? 0);
-      inode.inheritedReplicasId = inode.replicasMax !== 0 ? inode.id : (parent?.inheritedReplicasId ?? 0);
-      inode.inheritedEpoch = this.epoch;
-    }
+    inode.live = false;
+    hashBytes(scratch.buffer, 0, scratch.position, inode.id);
+    this.#freshLow = (this.#freshLow + hashLow) | 0;
+    this.#freshHigh = (this.#freshHigh + hashHigh) | 0;
+    if (this.#fresh.current.count === 0 && this.#fresh.frozen.count === 0) this.#ring.keepFrom(position);
+    this.#names.settled(directory, inode.id, position, this.#newHash);
   }
 
-  #nameKey(directoryId: number, name: string): Buffer {
-    const w = this.#keyWriter;
-    w.position = 0;
-    w.uint48(directoryId);
-    const { length } = name;
-    w.reserve(length * 3);
-    const { buffer } = w;
-    let at = 6;
-    let i = 0;
-    for (; i < length; i++) {
-      const unit = name.charCodeAt(i);
-      if (unit >= 0x80) break;
-      buffer[at++] = unit;
-    }
-    if (i < length) at = 6 + buffer.write(name, 6, "utf8");
-    return buffer.subarray(0, at);
+  #countFresh(): void {
+    if (this.#new !== undefined) this.#settle();
+    this.#digest.add(this.#freshLow, this.#freshHigh);
+    this.#freshLow = 0;
+    this.#freshHigh = 0;
   }
 
   #pageKey(page: number): Buffer {
@@ -375,25 +350,42 @@ export class InodeTable {
     return w.buffer.subarray(0, 6);
   }
 
-  #read(id: number): Inode | undefined {
-    const page = Math.floor(id / inodesPerPage);
-    if (page >= this.#pageEnd) return undefined;
-    const bytes = this.#store.get(inodesTable, this.#pageKey(page));
-    if (bytes === undefined) return undefined;
-    const slot = id % inodesPerPage;
-    const bitmap = bytes[0] as number;
-    if ((bitmap & (1 << slot)) === 0) return undefined;
-    let at = 1;
-    for (let i = 0; i < slot; i++) {
-      if ((bitmap & (1 << i)) !== 0) at += rowHeaderBytes + bytes.readUIntBE(at, rowHeaderBytes);
+  /** Has the ring at the row of an inode that has no object, from the store if need be; false: there is no such inode. */
+  #locate(id: number): boolean {
+    const ring = this.#ring;
+    const position = this.#fresh.current.positionOf(id) || this.#fresh.frozen.positionOf(id) || ring.find(id);
+    if (position !== 0) {
+      this.hits++;
+      ring.locate(position);
+      return true;
     }
-    const length = bytes.readUIntBE(at, rowHeaderBytes);
-    const start = at + rowHeaderBytes;
-    const reader = this.#reader.reset(bytes.subarray(start, start + length));
-    const inode = readInode(reader, id as InodeId);
-    hashBytes(bytes, start, start + length, id);
+    const page = Math.floor(id / inodesPerPage);
+    if (page >= this.#pageEnd) return false;
+    this.misses++;
+    const bytes = this.#store.get(inodesTable, this.#pageKey(page));
+    if (bytes === undefined) return false;
+    if (!findInPage(bytes, id % inodesPerPage)) return false;
+    if (!(rowEnd <= bytes.length)) this.#reader.reset(bytes).fail("is longer than its page");
+    const put = ring.put(id, bytes, rowStart, rowEnd);
+    if (put === 0) ring.point(Buffer.from(bytes.subarray(rowStart, rowEnd)));
+    else ring.locate(put);
+    return true;
+  }
+
+  #readLocated(id: number): Inode {
+    const { bytes, start, end } = this.#ring;
+    const inode = readInode(this.#reader.reset(bytes, start, end), id as InodeId);
+    hashBytes(bytes, start, end, id);
     inode.hashLow = hashLow;
     inode.hashHigh = hashHigh;
+    return inode;
+  }
+
+  #peekLocated(id: number, directory: Inode): Inode | undefined {
+    const { bytes, start, end } = this.#ring;
+    const inode = this.#peeked;
+    if (!readFileInto(this.#reader.reset(bytes, start, end), inode, id as InodeId)) return this.get(id);
+    inode.parent = directory;
     return inode;
   }
 
@@ -420,8 +412,14 @@ export class InodeTable {
 
   /** Writes the page of the next frozen inode, with the rows of its other inodes as they are in the store. */
   #encodePage(batch: Batch): number {
-    const first = this.#encodedInodes;
-    const page = Math.floor((this.#frozen[first] as Inode).id / inodesPerPage);
+    const fresh = this.#fresh.frozen;
+    while (this.#encodedFresh < fresh.end && fresh.positionAt(this.#encodedFresh) === 0) this.#encodedFresh++;
+    const firstId = Math.min(
+      this.#frozen[this.#encodedInodes]?.id ?? Number.POSITIVE_INFINITY,
+      this.#encodedFresh < fresh.end ? fresh.idOf(this.#encodedFresh) : Number.POSITIVE_INFINITY,
+    );
+    if (firstId === Number.POSITIVE_INFINITY) return 0;
+    const page = Math.floor(firstId / inodesPerPage);
     const old = page < this.#readPage ? this.#store.get(inodesTable, this.#pageKey(page)) : undefined;
     const oldBitmap = old?.[0] ?? 0;
     let oldAt = 1;
@@ -432,19 +430,28 @@ export class InodeTable {
     const bitmapAt = w.position;
     w.byte(0);
     let bitmap = 0;
+    let count = 0;
     for (let slot = 0; slot < inodesPerPage; slot++) {
       const bit = 1 << slot;
       const oldStart = oldAt;
-      if ((oldBitmap & bit) !== 0) oldAt += rowHeaderBytes + (old as Buffer).readUIntBE(oldAt, rowHeaderBytes);
+      if ((oldBitmap & bit) !== 0) oldAt += rowHeaderBytes + lengthAt(old as Buffer, oldAt);
+      const id = page * inodesPerPage + slot;
       const inode = this.#frozen[this.#encodedInodes];
-      if (inode !== undefined && inode.id === page * inodesPerPage + slot) {
+      const position = fresh.positionOf(id);
+      if (inode !== undefined && inode.id === id) {
         this.#encodedInodes++;
         if (this.#encodeRow(w, inode)) bitmap |= bit;
+        count++;
+      } else if (position !== 0) {
+        this.#copyRow(w, position);
+        bitmap |= bit;
+        count++;
       } else if ((oldBitmap & bit) !== 0) {
         w.raw((old as Buffer).subarray(oldStart, oldAt));
         bitmap |= bit;
       }
     }
+    this.#encodedFresh = fresh.ordinalFrom((page + 1) * inodesPerPage);
     w.buffer[bitmapAt] = bitmap;
     if (bitmap !== 0) {
       batch.end();
@@ -452,7 +459,19 @@ export class InodeTable {
       w.position = bitmapAt;
       batch.remove();
     }
-    return this.#encodedInodes - first;
+    return count;
+  }
+
+  #copyRow(w: ByteWriter, position: number): void {
+    const ring = this.#ring;
+    ring.locate(position);
+    const length = ring.end - ring.start;
+    w.reserve(rowHeaderBytes);
+    const { buffer } = w;
+    buffer[w.position++] = length >>> 16;
+    buffer[w.position++] = length >>> 8;
+    buffer[w.position++] = length;
+    w.copy(ring.bytes, ring.start, ring.end);
   }
 
   #encodeRow(w: ByteWriter, inode: Inode): boolean {
@@ -476,20 +495,4 @@ export class InodeTable {
     w.buffer.writeUIntBE(w.position - headerAt - rowHeaderBytes, headerAt, rowHeaderBytes);
     return true;
   }
-
-  #remember(inode: Inode): void {
-    (this.#shards[inode.id % shardCount] as Map<number, Inode>).set(inode.id, inode);
-    this.#cached++;
-  }
-
-  #forget(inode: Inode): void {
-    inode.live = false;
-    if ((this.#shards[inode.id % shardCount] as Map<number, Inode>).delete(inode.id)) this.#cached--;
-  }
-}
-
-function isIdle(inode: Inode): boolean {
-  return (
-    !inode.dirty && inode.frozen === 0 && inode.names === undefined && inode.frozenNames === undefined && inode.id !== 1
-  );
 }

@@ -68,7 +68,10 @@ export class Inode {
   frozenRemoved = false;
   names: NameChanges | undefined = undefined;
   frozenNames: NameChanges | undefined = undefined;
-  /** Names of both, in order, for listings; undefined after a change. */
+  /** Of a directory: its newest file among the fresh rows, and among those that are frozen; 0: none. */
+  freshLast = 0;
+  frozenFreshLast = 0;
+  /** Names of all these, in order, for listings; undefined after a change. */
   sortedNames: readonly string[] | undefined = undefined;
   /** Hash of the row as counted in the digest. */
   hashLow = 0;
@@ -159,10 +162,30 @@ export function writeInode(w: ByteWriter, inode: Inode): void {
 export function readInode(r: ByteReader, id: InodeId): Inode {
   const flags = r.varint();
   const inode = new Inode(id, (flags & isDirectoryFlag) !== 0);
-  inode.complete = (flags & completeFlag) !== 0;
-  inode.pinned = (flags & pinnedFlag) !== 0;
   inode.parentId = r.varint();
   inode.name = r.string();
+  readFields(r, inode, flags);
+  return inode;
+}
+
+/**
+ * Reads a file's row into an object that was used for another one, whose bookkeeping nobody looks at; the name is left out. Returns false of
+ * a directory.
+ */
+export function readFileInto(r: ByteReader, inode: Inode, id: InodeId): boolean {
+  const flags = r.varint();
+  if ((flags & isDirectoryFlag) !== 0) return false;
+  (inode as { id: InodeId }).id = id;
+  inode.parentId = r.varint();
+  r.skipString();
+  readFields(r, inode, flags);
+  return true;
+}
+
+/** Sets all of an object that is not its name or bookkeeping. */
+function readFields(r: ByteReader, inode: Inode, flags: number): void {
+  inode.complete = (flags & completeFlag) !== 0;
+  inode.pinned = (flags & pinnedFlag) !== 0;
   inode.version = r.varint();
   inode.mode = r.varint();
   inode.owner = readName(r);
@@ -171,27 +194,64 @@ export function readInode(r: ByteReader, id: InodeId): Inode {
   inode.modifiedMs = r.uint48();
   if (inode.isDirectory) {
     inode.childCount = r.varint();
-    if ((flags & childRemovedFlag) !== 0) inode.childRemovedVersion = r.varint();
-    if ((flags & syncedFlag) !== 0) inode.syncedMs = r.uint48();
-    if ((flags & mountFlag) !== 0) inode.mountId = r.varint() as MountId;
+    inode.childRemovedVersion = (flags & childRemovedFlag) !== 0 ? r.varint() : 0;
+    inode.syncedMs = (flags & syncedFlag) !== 0 ? r.uint48() : 0;
+    inode.mountId = ((flags & mountFlag) !== 0 ? r.varint() : 0) as MountId;
   } else {
     inode.sizeBytes = r.varint();
     inode.contentVersion = r.varint();
     inode.contentVersionIssued = (flags & pendingFlag) !== 0 ? r.varint() : inode.contentVersion;
     inode.contentVersionPending = (flags & pendingFlag) !== 0 ? r.varint() : 0;
-    if ((flags & etagFlag) !== 0) inode.etag = r.string();
-    if ((flags & digestFlag) !== 0) inode.digest = readDigest(r);
+    inode.etag = (flags & etagFlag) !== 0 ? r.string() : "";
+    inode.digest = (flags & digestFlag) !== 0 ? readDigest(r) : undefined;
   }
-  if ((flags & ttlFlag) !== 0) {
-    inode.ttlExpiresMs = r.uint48();
-    inode.ttlAction = (flags & ttlDeleteFlag) !== 0 ? "delete" : "free";
+  inode.ttlExpiresMs = (flags & ttlFlag) !== 0 ? r.uint48() : 0;
+  inode.ttlAction = (flags & ttlDeleteFlag) !== 0 ? "delete" : "free";
+  inode.replicasMin = (flags & replicasFlag) !== 0 ? r.varint() : 0;
+  inode.replicasMax = (flags & replicasFlag) !== 0 ? r.varint() : 0;
+  inode.attributes = (flags & attributesFlag) !== 0 ? readRecord(r) : noAttributes;
+}
+
+/** Where the name's bytes are in the row that `findName` looked at last: an object per call would cost more than the search. */
+export let nameStart = 0;
+export let nameEnd = 0;
+
+/** Finds the name in a row, and returns the parent's id. The row is one of ours: it is not checked. */
+export function findName(row: Buffer, start: number): number {
+  let at = start;
+  while ((row[at++] as number) >= 0x80);
+  let parentId = 0;
+  let factor = 1;
+  let byte: number;
+  do {
+    byte = row[at++] as number;
+    parentId += (byte & 0x7f) * factor;
+    factor *= 128;
+  } while (byte >= 0x80);
+  let length = 0;
+  factor = 1;
+  do {
+    byte = row[at++] as number;
+    length += (byte & 0x7f) * factor;
+    factor *= 128;
+  } while (byte >= 0x80);
+  nameStart = at;
+  nameEnd = at + length;
+  return parentId;
+}
+
+/** Whether the row that begins at `start` is of an inode that has this name in this directory. */
+export function rowIsNamed(row: Buffer, start: number, directoryId: number, name: string): boolean {
+  if (findName(row, start) !== directoryId) return false;
+  const { length } = name;
+  // UTF-8 has at least as many bytes as there are units.
+  if (nameEnd - nameStart < length) return false;
+  for (let i = 0; i < length; i++) {
+    const unit = name.charCodeAt(i);
+    if (unit >= 0x80) return row.toString("utf8", nameStart, nameEnd) === name;
+    if (unit !== row[nameStart + i]) return false;
   }
-  if ((flags & replicasFlag) !== 0) {
-    inode.replicasMin = r.varint();
-    inode.replicasMax = r.varint();
-  }
-  if ((flags & attributesFlag) !== 0) inode.attributes = readRecord(r);
-  return inode;
+  return nameEnd - nameStart === length;
 }
 
 /**

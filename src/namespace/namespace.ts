@@ -10,6 +10,7 @@ import { HeadpondError } from "../base/errors.ts";
 import type { FileDescriptor, FileStatus, MountInfo } from "../base/file.ts";
 import { type FileVersionId, fileVersionId, type InodeId, parseFileVersionId, type SessionId } from "../base/ids.ts";
 import { joinPath, type Path } from "../base/path.ts";
+import { MiB } from "../base/units.ts";
 import { applyPayload } from "./apply.ts";
 import type { CommandResult } from "./command.ts";
 import { describeKept, describeVersion, statusOf } from "./describe.ts";
@@ -28,6 +29,8 @@ export type NamespaceLimits = {
   readonly cachedInodesMax: number;
   /** Names whose inodes need no look into the store, 16 to 32 bytes each. */
   readonly cachedNamesMax: number;
+  /** Rows of inodes outside the heap: those that wait for their flush, and those read or made last. */
+  readonly cachedRowsBytesMax: number;
   /** Resolved paths of directories. */
   readonly cachedDirectoriesMax: number;
   readonly flush: FlushLimits;
@@ -36,6 +39,7 @@ export type NamespaceLimits = {
 export const namespaceLimitsDefault: NamespaceLimits = {
   cachedInodesMax: 200_000,
   cachedNamesMax: 2 ** 21,
+  cachedRowsBytesMax: 256 * MiB,
   cachedDirectoriesMax: 50_000,
   flush: flushLimitsDefault,
 };
@@ -201,7 +205,7 @@ export class Namespace {
 
   /** As `stat`; undefined when there is nothing. */
   find(path: Path): FileStatus | undefined {
-    const inode = this.#tree.resolve(path);
+    const inode = this.#tree.peek(path);
     const status = inode === undefined ? undefined : statusOf(this.#tree, inode, path);
     this.#state.inodes.trim();
     return status;

@@ -10,11 +10,12 @@ import { MemoryStore } from "./memory-store.ts";
 import { verifyStore } from "./verify.ts";
 
 const names = ["a", "b", "c", "dd", "\u{1F600}", "\uffff"];
-/** So small that everything is evicted, flushed in tiny slices and read back all the time. */
+/** So small that everything is evicted, flushed in tiny slices and read back all the time. Half of the new files find no room as rows. */
 const tinyLimits = {
   cachedInodesMax: 4,
   cachedNamesMax: 4,
   cachedDirectoriesMax: 4,
+  cachedRowsBytesMax: 700,
   flush: { rowsTarget: 8, delayMs: 1, sliceRows: 2, rowsMax: 1000, retryMs: 1 },
 };
 
@@ -96,11 +97,18 @@ async function settle(random: Random, harness: NamespaceHarness): Promise<void> 
   if (random.chance(0.02)) await harness.namespace.flush();
 }
 
-for (const kind of ["memory", "lmdb"] as const) {
-  test(`thousands of random commands answer as a plain tree would, across crashes (${kind})`, async () => {
-    const seed = seedOf(kind);
+/** All new files wait as rows. */
+const roomyLimits = { ...tinyLimits, cachedRowsBytesMax: 64 * 1024 };
+
+for (const [kind, limits, name] of [
+  ["memory", tinyLimits, "memory"],
+  ["memory", roomyLimits, "memory, room for rows"],
+  ["lmdb", roomyLimits, "lmdb"],
+] as const) {
+  test(`thousands of random commands answer as a plain tree would, across crashes (${name})`, async () => {
+    const seed = seedOf(name);
     const random = new Random(seed);
-    const harness = await NamespaceHarness.open(kind, { limits: tinyLimits });
+    const harness = await NamespaceHarness.open(kind, { limits });
     const shell = new Shell(harness);
     const model = new NamespaceModel();
     const steps = kind === "memory" ? 6000 : 2500;
@@ -111,6 +119,10 @@ for (const kind of ["memory", "lmdb"] as const) {
         const digest = harness.namespace.digest();
         await harness.crash();
         assert.equal(harness.namespace.digest(), digest, `digest after a crash at ${i}`);
+      }
+      if (random.chance(0.1)) {
+        const path = randomPath(random);
+        assert.equal(harness.namespace.find(path)?.inodeId, model.find(path)?.id, `${path} at ${i}`);
       }
       if (i % 500 === 0) assert.deepEqual(snapshot(harness), model.snapshot(), `trees at ${i}`);
     }
@@ -149,7 +161,7 @@ test("one log gives one digest and the same results however it is batched, flush
   const digest = first.namespace.digest();
   for (let variant = 0; variant < 6; variant++) {
     const kind = variant < 4 ? "memory" : "lmdb";
-    const other = await NamespaceHarness.open(kind, variant % 2 === 0 ? { limits: tinyLimits } : {});
+    const other = await NamespaceHarness.open(kind, { limits: [tinyLimits, {}, roomyLimits][variant % 3] as object });
     other.log.push(...first.log);
     let next = 0;
     while (next < first.log.length) {

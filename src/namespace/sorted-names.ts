@@ -4,13 +4,14 @@ import { compareNames, type Inode } from "./inode.ts";
 
 const noNames: readonly string[] = [];
 
-/** Names below the directory that the store does not hold as they are. */
-export function sortedNames(directory: Inode): readonly string[] {
-  const { names, frozenNames } = directory;
-  if (names === undefined && frozenNames === undefined) return noNames;
+/** Names below the directory that the store does not hold as they are. `fresh` gives those of its fresh rows. */
+export function sortedNames(directory: Inode, fresh: () => readonly string[]): readonly string[] {
+  const { names, frozenNames, freshLast, frozenFreshLast } = directory;
+  if (names === undefined && frozenNames === undefined && freshLast === 0 && frozenFreshLast === 0) return noNames;
   if (directory.sortedNames === undefined) {
     const all = new Set(names?.keys());
     if (frozenNames !== undefined) for (const name of frozenNames.keys()) all.add(name);
+    if (freshLast !== 0 || frozenFreshLast !== 0) for (const name of fresh()) all.add(name);
     directory.sortedNames = [...all].sort(compareNames);
   }
   return directory.sortedNames;

@@ -57,7 +57,10 @@ export class State {
   readonly sessions: SessionTable;
 
   /** Reads what the store holds. Throws `corrupt` or `unsupported`. */
-  constructor(store: Store, limits: { readonly cachedInodesMax: number; readonly cachedNamesMax: number }) {
+  constructor(
+    store: Store,
+    limits: { readonly cachedInodesMax: number; readonly cachedNamesMax: number; readonly cachedRowsBytesMax: number },
+  ) {
     this.#store = store;
     const found = store.get(rowsTable, headerKey);
     this.header = found === undefined ? emptyHeader() : parseHeader(Buffer.from(found));
@@ -65,8 +68,7 @@ export class State {
     this.#inodesDigest = Digest.parse(digests.inodes);
     this.#rowsDigest = Digest.parse(digests.rows);
     this.#sessionsDigest = Digest.parse(digests.sessions);
-    const { cachedInodesMax, cachedNamesMax } = limits;
-    this.inodes = new InodeTable({ store, digest: this.#inodesDigest, cachedInodesMax, cachedNamesMax, nextInodeId });
+    this.inodes = new InodeTable({ ...limits, store, digest: this.#inodesDigest, nextInodeId });
     this.rows = new RowTable({ store, digest: this.#rowsDigest });
     this.sessions = new SessionTable({ store, digest: this.#sessionsDigest });
     if (found === undefined) this.#makeRoot();
@@ -138,7 +140,7 @@ export class State {
     root.mode = 0o755;
     root.owner = "root";
     root.group = "root";
-    this.inodes.insert(root);
+    this.inodes.insertRoot(root);
   }
 }
 

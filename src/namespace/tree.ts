@@ -35,6 +35,14 @@ export class Tree {
     return parent === undefined ? undefined : this.state.inodes.child(parent, path.slice(slash + 1));
   }
 
+  /** As `resolve`, to be looked at at once (`InodeTable.peek`). */
+  peek(path: Path): Inode | undefined {
+    if (path === rootPath) return this.state.root;
+    const slash = lastSlash(path);
+    const parent = slash === 0 ? this.state.root : this.directory(path.slice(0, slash) as Path);
+    return parent === undefined ? undefined : this.state.inodes.peek(parent, path.slice(slash + 1));
+  }
+
   directory(path: Path): Inode | undefined {
     const cached = this.#cached(path);
     if (cached !== undefined) return cached;
@@ -127,8 +135,7 @@ export class Tree {
     inode.modifiedMs = header.nowMs;
     if (isDirectory) header.directoryCount++;
     else header.fileCount++;
-    inodes.insert(inode);
-    inodes.link(parent, name, inode.id);
+    inodes.insert(inode, parent);
     this.#childCame(parent, 1);
     return inode;
   }

@@ -8,7 +8,7 @@ import type { InodeId } from "../base/ids.ts";
 import { ByteReader } from "./bytes.ts";
 import { Digest, hashBytes, hashHigh, hashLow, hashRow } from "./hash.ts";
 import { type Inode, readInode } from "./inode.ts";
-import { inodesPerPage, rowHeaderBytes } from "./inode-table.ts";
+import { inodesPerPage, rowHeaderBytes } from "./inode-page.ts";
 import { detachedPrefix } from "./keys.ts";
 import { resultPrefix, sessionPrefix } from "./session-table.ts";
 import { type Header, parseHeader } from "./state.ts";
