@@ -2,6 +2,7 @@
 
 import Type, { type Static } from "typebox";
 import { FileDescriptor } from "./file.ts";
+import { MasterList } from "./masters.ts";
 import {
   BlockIndexSchema,
   BytesSchema,
@@ -112,7 +113,13 @@ export type Holding = Static<typeof Holding>;
 
 /** What a master tells a worker, in order, on the stream that the worker opened with `attachWorker`. */
 export const WorkerOrder = Type.Union([
-  Type.Object({ kind: Type.Literal("welcome"), clusterId: ClusterIdSchema, leader: Type.Boolean() }),
+  /** `term`: in which it leads or stands by; orders of a master that led in an older term are not obeyed. */
+  Type.Object({
+    kind: Type.Literal("welcome"),
+    clusterId: ClusterIdSchema,
+    leader: Type.Boolean(),
+    term: Type.Optional(Count),
+  }),
   Type.Object({ kind: Type.Literal("workers"), list: WorkerList }),
   /** The whole mount table, options with their secrets: workers read under stores themselves. */
   Type.Object({
@@ -143,6 +150,8 @@ export const WorkerOrder = Type.Union([
   }),
   /** Report everything from the start. */
   Type.Object({ kind: Type.Literal("report-all") }),
+  /** Who the masters are: of each of them, whoever leads. */
+  Type.Object({ kind: Type.Literal("masters"), list: MasterList }),
 ]);
 export type WorkerOrder = Static<typeof WorkerOrder>;
 

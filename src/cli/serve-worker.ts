@@ -31,6 +31,9 @@ export async function serveWorker(config: Config, doors: Doors): Promise<Served>
   const host = advertisedHost(config["worker.data"].host, config["worker.advertise"]);
   const addresses: Record<string, string> = {};
   const id = config["worker.id"];
+  const self = { software: version, role: "worker", name: id ?? "worker" };
+  const connectMaster = (text: string): RpcMaster =>
+    new RpcMaster({ address: parseHostPort(text), network, clock, logger, self });
   const worker = await Worker.start({
     ...(id === undefined ? {} : { id: id as WorkerId }),
     incarnation: randomBytes(16).toString("hex"),
@@ -41,16 +44,8 @@ export async function serveWorker(config: Config, doors: Doors): Promise<Served>
     random: new Random(randomBytes(4).readUInt32LE()),
     logger,
     metrics,
-    masters: config["worker.masters"].map(
-      (text) =>
-        new RpcMaster({
-          address: parseHostPort(text),
-          network,
-          clock,
-          logger,
-          self: { software: version, role: "worker", name: id ?? "worker" },
-        }),
-    ),
+    masters: config["worker.masters"].map(connectMaster),
+    connectMaster,
     openUnderStore: ({ uri, options }) => openUnderStore(uri, options),
     data: config["worker.data"],
     http: config["worker.http"],

@@ -94,6 +94,7 @@ export function connectParts(options: ConnectOptions): ClientParts {
         follow: options.follow ?? true,
         ...(options.timeoutMs === undefined ? {} : { limits: { timeoutMs: options.timeoutMs } }),
         service: masterService,
+        mastersMethod: masterService.methods.masters,
         self: { software: "headpond", role: "client", name: clientName },
         clock,
         logger,

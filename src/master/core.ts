@@ -12,7 +12,7 @@ import type { Journal } from "../journal/journal.ts";
 import type { CommandResult, Origin, Stamp } from "../namespace/command.ts";
 import type { Namespace } from "../namespace/namespace.ts";
 import type { MountRow } from "../namespace/registry.ts";
-import type { Consistency } from "../rpc/master-service.ts";
+import type { ReadOptions } from "../rpc/master-service.ts";
 import type { Intents } from "./intents.ts";
 import type { Proposer } from "./proposer.ts";
 import type { MetadataSync } from "./sync.ts";
@@ -28,6 +28,9 @@ export type CoreDependencies = {
   readonly takesOver: () => boolean;
 };
 
+/** How old the state may be that answers a `stale` read which names no bound. */
+export const maxStaleMsDefault = 1000;
+
 /** What clients wait until they ask a leader again that takes over: a round trip between masters, about. */
 const takeOverRetryMs = 5;
 
@@ -40,6 +43,8 @@ export class Core {
   readonly clock: Clock;
   readonly #takesOver: () => boolean;
   readonly #mounts = new Map<Path, MountRow>();
+  /** Shared by all that ask for it before it begins. */
+  #nextBarrier: Promise<void> | undefined;
 
   constructor(dependencies: CoreDependencies) {
     this.namespace = dependencies.namespace;
@@ -59,6 +64,11 @@ export class Core {
     return this.journal.role === "leader";
   }
 
+  /** Whether it leads, and has taken over: what it orders counts. */
+  get leads(): boolean {
+    return this.journal.role === "leader" && !this.#takesOver();
+  }
+
   /** Throws `not-leader` with `details.leader`, when one is known; `overloaded` for the moment in which a new leader takes over. */
   requireLeader(): void {
     if (this.journal.role === "leader") {
@@ -68,25 +78,54 @@ export class Core {
       });
     }
     const leader = this.journal.leaderAddress;
-    if (leader === undefined)
-      throw new HeadpondError("not-leader", "this master does not lead, and knows of no leader: ask the others");
-    throw new HeadpondError("not-leader", `this master does not lead: ask ${leader}`, { details: { leader } });
+    const { term } = this.journal.status();
+    if (leader === undefined) {
+      throw new HeadpondError("not-leader", "this master does not lead, and knows of no leader: ask the others", {
+        details: { term },
+      });
+    }
+    throw new HeadpondError("not-leader", `this master does not lead: ask ${leader}`, { details: { leader, term } });
   }
 
-  /** Undefined: the state may be read at once with this consistency. Throws or rejects with `not-leader`. */
-  barrier(consistency: Consistency | undefined): Promise<void> | undefined {
-    if (consistency !== undefined && consistency !== "linearizable") return undefined;
+  /**
+   * Undefined: the state may be read at once as `read` asks for. Else it may when this resolves; any master can then answer. Rejects
+   * when it cannot be known in time that the state is new enough.
+   */
+  barrier({ consistency, maxStaleMs }: ReadOptions): Promise<void> | undefined {
+    if (consistency === "local") return undefined;
     if (this.journal.mayRead) return undefined;
-    return this.journal.readBarrier();
+    if (consistency !== "stale") return this.#barrierOfTurn();
+    const boundMs = maxStaleMs ?? maxStaleMsDefault;
+    const staleMs = this.#staleMs();
+    return staleMs !== undefined && staleMs <= boundMs ? undefined : this.#barrierOfTurn();
   }
 
   /** What a read of relaxed consistency was worth; nothing to say of a linearizable one. */
-  readInfo(
-    consistency: Consistency | undefined,
-  ): { readonly appliedIndex: number; readonly staleMs: number } | undefined {
+  readInfo({ consistency }: ReadOptions): { readonly appliedIndex: number; readonly staleMs?: number } | undefined {
     if (consistency === undefined || consistency === "linearizable") return undefined;
-    const staleMs = this.isLeader ? 0 : Math.max(0, this.proposer.nowMs() - this.namespace.nowMs);
-    return { appliedIndex: this.namespace.applied.index, staleMs };
+    const staleMs = this.#staleMs();
+    const { index: appliedIndex } = this.namespace.applied;
+    return staleMs === undefined ? { appliedIndex } : { appliedIndex, staleMs };
+  }
+
+  /** Since when the state is known to hold all that was acknowledged; undefined: it never was. */
+  #staleMs(): number | undefined {
+    const { cluster, mayRead } = this.journal;
+    if (cluster === undefined || mayRead) return 0;
+    const freshnessMs = cluster.freshnessMs();
+    return freshnessMs === undefined ? undefined : Math.ceil(freshnessMs);
+  }
+
+  /**
+   * One barrier for all reads that came in one turn. It begins at the end of the turn, so it is asked for after each of them: what was
+   * acknowledged to anybody before one of these reads was sent, it sees.
+   */
+  #barrierOfTurn(): Promise<void> {
+    this.#nextBarrier ??= this.clock.nextTurn().then(() => {
+      this.#nextBarrier = undefined;
+      return this.journal.readBarrier();
+    });
+    return this.#nextBarrier;
   }
 
   /** The mount of a status, with its options; the same object as long as the mount is the same. */
@@ -111,6 +150,29 @@ export class Core {
       .filter((mount) => mount !== undefined);
   }
 
+  /**
+   * Before a read of a path under a mount, whose status is `status`. Undefined: what is known may be served. Only a leader looks at
+   * stores; a standby throws `not-leader` when what it knows is not new enough by the mount's own rule.
+   */
+  beforeRead(path: Path, mount: MountRow, status: FileStatus | undefined): Promise<void> | undefined {
+    if (this.#looksAtStores(() => this.sync.isFresh(path, mount, status))) {
+      return this.sync.beforeRead(path, mount, status);
+    }
+    return undefined;
+  }
+
+  /** As `beforeRead`, of a directory that is listed. */
+  async beforeList(path: Path, mount: MountRow, signal: AbortSignal): Promise<void> {
+    if (this.#looksAtStores(() => this.sync.isListingFresh(path, mount)))
+      await this.sync.beforeList(path, mount, signal);
+  }
+
+  #looksAtStores(isFresh: () => boolean): boolean {
+    if (this.leads) return true;
+    if (!isFresh()) this.requireLeader();
+    return false;
+  }
+
   /** Before a change of `path`: what the under store has there is known. Undefined: at once. */
   beforeChange(path: Path): Promise<void> | undefined {
     const status = this.namespace.find(path);
@@ -128,7 +190,7 @@ export class Core {
   async statFresh(path: Path): Promise<FileStatus> {
     const status = this.namespace.find(path);
     const mount = status === undefined ? this.mountOf(path) : this.mountOfStatus(status);
-    if (mount !== undefined) await this.sync.beforeRead(path, mount, status);
+    if (mount !== undefined) await this.beforeRead(path, mount, status);
     return this.namespace.stat(path);
   }
 

@@ -41,25 +41,30 @@ export class DataService {
   async open(request: Request<"open">): Promise<Reply<"open">> {
     const { core } = this.#deps;
     const path = parsePath(request.path);
-    await core.barrier(request.consistency);
-    const relaxed = request.consistency !== undefined && request.consistency !== "linearizable";
+    await core.barrier(request);
+    const read = core.readInfo(request);
+    const relaxed = read !== undefined;
     const status = relaxed ? core.namespace.stat(path) : await core.statFresh(path);
     if (status.kind === "directory") throw new HeadpondError("is-a-directory", `${path} is a directory`);
     const file = this.#deps.files.describe(status);
     if (file === undefined)
       throw new HeadpondError("unavailable", `${path} is being written: it can be read when it is complete`);
-    return { file, holders: this.#holders(file), workers: this.#workers() };
+    const reply = { file, holders: this.#holders(file), workers: this.#workers() };
+    return read === undefined ? reply : { ...reply, read };
   }
 
-  describe(request: Request<"describe">): Reply<"describe"> {
+  async describe(request: Request<"describe">): Promise<Reply<"describe">> {
+    await this.#deps.core.barrier(request);
+    const read = this.#deps.core.readInfo(request);
     const [inodeText, versionText] = request.id.split("-");
     const current = this.#deps.files.current(Number(inodeText) as never, Number(versionText));
     const file = current ?? this.#deps.core.namespace.describe(request.id);
-    return { file, holders: this.#holders(file) };
+    const reply = { file, holders: this.#holders(file) };
+    return read === undefined ? reply : { ...reply, read };
   }
 
   async location(request: Request<"location">): Promise<Reply<"location">> {
-    const { file } = await this.open({ path: request.path });
+    const { file, read } = await this.open(request);
     const holders: Reply<"location">["holders"] = [];
     this.#deps.blockMap.forEachHolder(file.inodeId, file.contentVersion, (id, coverage) => {
       const worker = this.#deps.registry.get(id);
@@ -71,7 +76,7 @@ export class DataService {
         complete: coverage.complete,
       });
     });
-    return { file, holders };
+    return { file, holders, ...(read === undefined ? {} : { read }) };
   }
 
   workers(): Reply<"workers"> {
@@ -80,7 +85,9 @@ export class DataService {
 
   async revision(request: Request<"revision">, context: RequestContext): Promise<Reply<"revision">> {
     const { core, revisions } = this.#deps;
-    await core.barrier(undefined);
+    // It looks at stores, and records what it found.
+    core.requireLeader();
+    await core.barrier({});
     return revisions.find(parsePath(request.path), request.revision, context.signal);
   }
 
@@ -136,7 +143,7 @@ export class DataService {
   /** Only a leader's list has a version that workers accept. */
   #workers(): WorkerList {
     const { list } = this.#deps.registry;
-    return this.#deps.core.isLeader ? list : { ...list, version: 0 };
+    return this.#deps.core.leads ? list : { ...list, version: 0 };
   }
 }
 

@@ -1,7 +1,8 @@
 /**
- * Changes of the namespace for watchers. The last changes are kept in a ring, as the commands that made them; a watcher
- * that asks for older ones is told `compacted` and has to look at the tree itself (docs/decisions/0060): the log has the
- * commands, but not which of them succeeded. The ring begins anew with each leader.
+ * Changes of the namespace for watchers, on every master: the last ones are kept in a ring, by the index of the commands that
+ * made them, as they are applied. A watcher can go on at another master where it stopped at one; one that asks for older changes than
+ * the ring has is told `compacted` and has to look at the tree itself (docs/decisions/0135): the log has the commands, but not
+ * which of them succeeded.
  */
 
 import { HeadpondError } from "../base/errors.ts";
@@ -22,12 +23,11 @@ export type EventLimits = {
 
 export const eventLimits: EventLimits = { keptMax: 65_536, watchersMax: 1000, queuedMax: 100_000 };
 
-type Watcher = { readonly path: Path; readonly queue: PushQueue<ChangeEvent> };
+type Watcher = { readonly path: Path; readonly fromIndex: number; readonly queue: PushQueue<ChangeEvent> };
 
 export class EventLog {
   readonly #limits: EventLimits;
   readonly #pathOf: (inodeId: InodeId) => Path | undefined;
-  readonly #intentOf: (id: number) => Intent | undefined;
   #ring: ChangeRing;
   /** Everything from this index on is in the ring. */
   #firstIndex = 1;
@@ -36,11 +36,9 @@ export class EventLog {
 
   constructor(dependencies: {
     readonly pathOf: (inodeId: InodeId) => Path | undefined;
-    readonly intentOf: (id: number) => Intent | undefined;
     readonly limits?: Partial<EventLimits>;
   }) {
     this.#pathOf = dependencies.pathOf;
-    this.#intentOf = dependencies.intentOf;
     this.#limits = { ...eventLimits, ...dependencies.limits };
     this.#ring = new ChangeRing(this.#limits.keptMax);
   }
@@ -49,12 +47,12 @@ export class EventLog {
     return this.#watchers.size;
   }
 
-  /** A leader begins behind `appliedIndex`. */
+  /** The state is another one than before, as of `appliedIndex`: what made it so is not known. */
   begin(appliedIndex: number): void {
     this.#ring = new ChangeRing(this.#limits.keptMax);
     this.#firstIndex = appliedIndex + 1;
     this.#lastIndex = appliedIndex;
-    this.end(new HeadpondError("compacted", "another master leads now: look at the tree, then watch again"));
+    this.end(this.#compacted());
   }
 
   /** Ends all watchers. */
@@ -63,13 +61,9 @@ export class EventLog {
     this.#watchers.clear();
   }
 
-  /** An intent as it was before `finish-intent` is applied, which forgets it. */
-  intentBefore(command: Command): Intent | undefined {
-    return command.kind === "finish-intent" ? this.#intentOf(command.intentId) : undefined;
-  }
-
-  applied(index: number, command: Command, result: CommandResult, intent?: Intent): void {
-    this.#lastIndex = Math.max(this.#lastIndex, index);
+  /** In the order of their indexes. `intent`: of `finish-intent`, as it was before. */
+  applied(index: number, command: Command, result: CommandResult, intent: Intent | undefined): void {
+    this.#lastIndex = index;
     if (!result.ok) return;
     // What waits for its under store is told when it has happened.
     if ("intentId" in result && result.intentId !== undefined) return;
@@ -120,33 +114,32 @@ export class EventLog {
     fromIndex: number | undefined,
     signal: AbortSignal,
   ): AsyncGenerator<{ events: ChangeEvent[]; index: number }> {
-    if (fromIndex !== undefined && fromIndex < this.#firstIndex) {
-      throw new HeadpondError(
-        "compacted",
-        `changes before ${this.#firstIndex} are not kept: look at the tree, then watch`,
-        {
-          details: { firstIndex: this.#firstIndex },
-        },
-      );
-    }
+    if (fromIndex !== undefined && fromIndex < this.#firstIndex) throw this.#compacted();
     if (this.#watchers.size >= this.#limits.watchersMax) {
       throw new HeadpondError("overloaded", `there are ${this.#watchers.size} watchers already`);
     }
     const queue = new PushQueue<ChangeEvent>({ name: `changes below ${path}`, limit: this.#limits.queuedMax });
-    const watcher = { path, queue };
+    // This master may be behind the one that the watcher was at before.
+    const watcher = { path, fromIndex: fromIndex ?? 0, queue };
     const onAbort = (): void => queue.end();
     const past = fromIndex === undefined ? [] : this.#past(path, fromIndex);
     const index = this.#lastIndex;
     this.#watchers.add(watcher);
     signal.addEventListener("abort", onAbort, { once: true });
     try {
-      // The first item says from where on the watcher sees everything.
+      // The first item says up to where the watcher has seen everything.
       yield { events: past, index };
       for await (const event of queue) yield { events: [event], index: event.index };
     } finally {
       signal.removeEventListener("abort", onAbort);
       this.#watchers.delete(watcher);
     }
+  }
+
+  #compacted(): HeadpondError {
+    const firstIndex = this.#firstIndex;
+    const message = `changes before index ${firstIndex} are not kept here: look at the tree, then watch`;
+    return new HeadpondError("compacted", message, { details: { firstIndex } });
   }
 
   #past(path: Path, fromIndex: number): ChangeEvent[] {
@@ -167,7 +160,9 @@ export class EventLog {
     if (gone >= this.#firstIndex) this.#firstIndex = gone + 1;
     if (this.#watchers.size === 0) return;
     const event = changeEvent(index, command.timeMs, kind, path, to, inodeId);
-    for (const watcher of this.#watchers) if (concerns(event, watcher.path)) watcher.queue.push(event);
+    for (const watcher of this.#watchers) {
+      if (index >= watcher.fromIndex && concerns(event, watcher.path)) watcher.queue.push(event);
+    }
   }
 }
 

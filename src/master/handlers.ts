@@ -7,6 +7,7 @@ import type { Core } from "./core.ts";
 import type { DataService } from "./data-service.ts";
 import type { EventLog } from "./events.ts";
 import type { Jobs } from "./jobs.ts";
+import type { MasterLists } from "./master-lists.ts";
 import type { MemberService } from "./member-service.ts";
 import type { Models } from "./models.ts";
 import type { MountService } from "./mount-service.ts";
@@ -27,6 +28,7 @@ export type Services = {
   readonly workers: WorkerService;
   readonly status: StatusService;
   readonly members: MemberService;
+  readonly lists: MasterLists;
 };
 
 const jobsListedDefault = 100;
@@ -34,7 +36,7 @@ const modelsListedDefault = 1000;
 const watchIntervalMsDefault = 500;
 
 export function masterHandlers(services: Services): Handlers<MasterMethods> {
-  const { core, namespace, data, mounts, sessions, jobs, models, events, workers, status, members } = services;
+  const { core, namespace, data, mounts, sessions, jobs, models, events, workers, status, members, lists } = services;
   return {
     openSession: (request) => sessions.openSession(request),
     keepSession: (request) => sessions.keepSession(request),
@@ -55,21 +57,12 @@ export function masterHandlers(services: Services): Handlers<MasterMethods> {
 
     stat: (request) => namespace.stat(request),
     list: (request, context) => namespace.list(request, context),
-    mounts: async () => {
-      await core.barrier(undefined);
-      return namespace.mounts();
-    },
-    watch: (request, context) => {
-      core.requireLeader();
-      return events.watch(parsePath(request.path), request.fromIndex, context.signal);
-    },
+    mounts: (request) => namespace.mounts(request),
+    watch: (request, context) => events.watch(parsePath(request.path), request.fromIndex, context.signal),
     sync: (request, context) => namespace.sync(request, context),
 
     open: (request) => data.open(request),
-    describe: async (request) => {
-      await core.barrier(undefined);
-      return data.describe(request);
-    },
+    describe: (request) => data.describe(request),
     location: (request) => data.location(request),
     workers: () => data.workers(),
     revision: (request, context) => data.revision(request, context),
@@ -104,11 +97,13 @@ export function masterHandlers(services: Services): Handlers<MasterMethods> {
       return jobs.retry(request.id, context.signal);
     },
     models: async (request) => {
-      await core.barrier(undefined);
+      core.requireLeader();
+      await core.barrier({});
       const path = request.path === undefined ? rootPath : parsePath(request.path);
       return { models: await models.list(path, request.limit ?? modelsListedDefault) };
     },
 
+    masters: (_request, context) => lists.watch(context.signal),
     members: () => members.members(),
     addMember: (request, context) => members.addMember(request, context.signal),
     promoteMember: (request, context) => members.promoteMember(request, context.signal),

@@ -33,6 +33,7 @@ import type { JobRunLimits } from "./job-run.ts";
 import { type JobLimits, Jobs } from "./jobs.ts";
 import { LeaderClock } from "./leader-clock.ts";
 import type { LoadRates } from "./load-planner.ts";
+import { MasterLists } from "./master-lists.ts";
 import { addMasterMetrics } from "./master-metrics.ts";
 import { MemberService } from "./member-service.ts";
 import { Models } from "./models.ts";
@@ -52,7 +53,7 @@ import { WorkerRegistry, type WorkerRegistryLimits } from "./worker-registry.ts"
 import { WorkerService } from "./worker-service.ts";
 
 export type MasterLimits = {
-  /** A new leader waits so long for workers to register before it makes plans or lists of them. */
+  /** A master that began to listen less than this ago waits for workers to register before it makes plans or lists of them. */
   readonly settleMs: number;
   /** Changes of the list of workers are sent together, this long after the first. */
   readonly listDelayMs: number;
@@ -96,6 +97,8 @@ export type MasterOptions = {
   readonly metrics: Metrics;
   readonly rpcAddress: Address;
   readonly httpAddress: Address;
+  /** In place of the HTTP server: simulations have none. */
+  readonly http?: Pick<HttpServer, "listen" | "close">;
   /** By which others reach this machine; the host that is listened on, if absent. */
   readonly advertisedHost?: string;
   /** Not started yet, over `namespace`. Whoever made them closes both, after the master. */
@@ -128,9 +131,11 @@ export class Master {
   readonly #housekeeping: Housekeeping;
   readonly #events: EventLog;
   readonly #workers: WorkerService;
+  readonly #lists: MasterLists;
   readonly #rpc: RpcServer<MasterMethods>;
-  readonly #http: HttpServer;
+  readonly #http: Pick<HttpServer, "listen" | "close">;
   readonly #closing = new AbortController();
+  #listensSinceMs: number | undefined;
   #state: "new" | "starting" | "open" | "closed" = "new";
   #rpcAddress: Address;
   #httpAddress: Address;
@@ -138,7 +143,6 @@ export class Master {
   /** Steps of the role run one after the other. */
   #roleChange: Promise<void> = Promise.resolve();
   #settled: Promise<void> = Promise.resolve();
-  #settleTimer: Timer | undefined;
   #listTimer: Timer | undefined;
   #ticking: Promise<void> = Promise.resolve();
   /** One handler for each method, as the RPC server calls them: for those in the same process. */
@@ -158,10 +162,14 @@ export class Master {
     this.#leaderClock = new LeaderClock({ clock });
     this.#events = new EventLog({
       pathOf: (inodeId) => namespace.get(inodeId)?.path,
-      intentOf: (id) => namespace.intent(id),
       limits: limits.events,
     });
-    const proposer = new Proposer({ journal, clock: this.#leaderClock, events: this.#events });
+    this.#events.begin(namespace.applied.index);
+    namespace.observe({
+      applied: (command, result, intent) => this.#events.applied(namespace.applied.index + 1, command, result, intent),
+      reset: () => this.#events.begin(namespace.applied.index),
+    });
+    const proposer = new Proposer({ journal, clock: this.#leaderClock });
     const slices = new TimeSlices({ clock });
     const blockMap = new BlockMap({ isKnown: (inodeId) => inodeId < namespace.nextInodeId });
     const lossTimeoutMs = options.workerTimeoutMs === undefined ? {} : { lossTimeoutMs: options.workerTimeoutMs };
@@ -229,12 +237,16 @@ export class Master {
       limits: limits.jobs,
       runLimits: limits.jobRuns,
     });
+    this.#lists = new MasterLists({ journal, id: options.id, rpc: () => this.addresses.rpc });
     this.#workers = new WorkerService({
       core,
       registry: this.#registry,
       jobs: this.#jobs,
       clusterId: options.clusterId,
+      lists: this.#lists,
+      clock,
     });
+    this.#lists.onChange((list) => this.#workers.pushMasters(list));
     const revisions = new Revisions({ core, files, logger, blockSizeBytes });
     const data = new DataService({
       core,
@@ -300,6 +312,7 @@ export class Master {
       workers: this.#workers,
       status,
       members,
+      lists: this.#lists,
     });
     this.#registry.listen({
       onLive: (worker) => {
@@ -326,7 +339,8 @@ export class Master {
       version: options.version,
       notReady: () => this.notReady,
     });
-    this.#http = new HttpServer({ handler: (request, response) => admin.serve(request, response), clock, logger });
+    this.#http =
+      options.http ?? new HttpServer({ handler: (request, response) => admin.serve(request, response), clock, logger });
     addMasterMetrics(metrics, {
       namespace,
       blockMap,
@@ -377,8 +391,10 @@ export class Master {
     await this.#options.journal.start();
     await this.#roleChange;
     this.#rpcAddress = await this.#rpc.listen(this.#options.network, this.#options.rpcAddress);
+    this.#listensSinceMs = this.#clock.monotonicMs();
     this.#ticking = this.#tick();
     this.#state = "open";
+    this.#lists.refresh();
     this.#logger.info("master serves", {
       rpc: hostPort(this.#rpcAddress),
       http: hostPort(this.#httpAddress),
@@ -397,6 +413,7 @@ export class Master {
     if (this.#state === "closed") return;
     this.#state = "closed";
     this.#closing.abort(new HeadpondError("cancelled", "this master is closing"));
+    this.#lists.close();
     this.#events.end(new HeadpondError("unavailable", "this master is closing: watch at another"));
     for (const { sink } of this.#registry.all()) sink?.end();
     await Promise.all([this.#rpc.close(), this.#http.close()]);
@@ -420,18 +437,12 @@ export class Master {
     if (!(await catchUp({ journal, clock: this.#clock, logger: this.#logger }, this.#closing.signal))) return;
     this.#leading = true;
     this.#leaderClock.begin(namespace.nowMs);
-    this.#events.begin(namespace.applied.index);
     this.#registry.beginTerm(journal.status().term);
-    this.#workers.settle(false);
-    this.#settled = new Promise((resolve) => {
-      this.#settleTimer = this.#clock.timer(this.#limits.settleMs, () => {
-        resolve();
-        this.#workers.settle(true);
-      });
-      this.#closing.signal.addEventListener("abort", () => resolve(), { once: true });
-    });
     this.#workers.pushRole();
     this.#workers.pushMounts();
+    // One that stood by for a while knows the workers already: they report to all masters.
+    const nowMs = this.#clock.monotonicMs();
+    this.#settled = this.#workers.settleIn(this.#limits.settleMs - (nowMs - (this.#listensSinceMs ?? nowMs)));
     this.#intents.start();
     this.#jobs.start();
     this.#housekeeping.start();
@@ -440,8 +451,7 @@ export class Master {
   async #stopLeading(): Promise<void> {
     if (!this.#leading) return;
     this.#leading = false;
-    this.#settleTimer?.clear();
-    this.#events.end(new HeadpondError("not-leader", "this master leads no more: watch at the new leader"));
+    this.#workers.unsettle();
     this.#sync.close();
     this.#workers.pushRole();
     await Promise.all([this.#jobs.stop(), this.#housekeeping.stop(), this.#intents.stop()]);
@@ -451,7 +461,10 @@ export class Master {
     const { signal } = this.#closing;
     while (!signal.aborted) {
       await this.#clock.sleep(workerTickMs, signal).catch(() => {});
-      if (!signal.aborted) this.#registry.tick();
+      if (signal.aborted) return;
+      this.#registry.tick();
+      // News come by events; this is for a term that changed without any.
+      this.#lists.refresh();
     }
   }
 

@@ -7,9 +7,9 @@
 import { HeadpondError, isHeadpondError } from "../base/errors.ts";
 import type { FileStatus } from "../base/file.ts";
 import { type Path, parsePath } from "../base/path.ts";
-import type { CommandResults, Create, Origin } from "../namespace/command.ts";
-import type { InodeRef, MasterMethods } from "../rpc/master-service.ts";
-import type { ReplyOf, RequestOf } from "../rpc/method.ts";
+import type { CommandResults, Create, InodeDone, Origin } from "../namespace/command.ts";
+import type { InodeRef, MasterMethods, ReadOptions } from "../rpc/master-service.ts";
+import type { ItemOf, ReplyOf, RequestOf } from "../rpc/method.ts";
 import type { RequestContext } from "../rpc/server.ts";
 import type { BlockMap } from "./block-map.ts";
 import { type Core, stampOf } from "./core.ts";
@@ -220,28 +220,31 @@ export class NamespaceService {
   stat(request: Request<"stat">): Reply<"stat"> | Promise<Reply<"stat">> {
     const core = this.#core;
     const path = parsePath(request.path);
-    const { consistency } = request;
-    const barrier = core.barrier(consistency);
+    const barrier = core.barrier(request);
     if (barrier !== undefined) return barrier.then(() => this.#statNow(path, request));
     return this.#statNow(path, request);
   }
 
-  async *list(request: Request<"list">, context: RequestContext): AsyncGenerator<{ entries: FileStatus[] }> {
+  async *list(request: Request<"list">, context: RequestContext): AsyncGenerator<ListPage> {
     const core = this.#core;
     const path = parsePath(request.path);
-    await core.barrier(request.consistency);
+    await core.barrier(request);
     let left = request.limit ?? Number.POSITIVE_INFINITY;
-    const status = await core.statFresh(path);
+    const relaxed = isRelaxed(request);
+    const status = relaxed ? core.namespace.stat(path) : await core.statFresh(path);
+    const read = core.readInfo(request);
+    if (read !== undefined) yield { entries: [], read };
     if (status.kind === "file") {
       yield { entries: [this.#withCached(status)] };
       return;
     }
     let afterName = request.afterName;
     if (request.recursive === true) {
+      if (!relaxed) await this.#syncTree(path, context.signal);
       yield* this.#listTree(path, left, context.signal);
       return;
     }
-    await this.#syncDirectory(path, context.signal);
+    if (!relaxed) await this.#syncDirectory(path, context.signal);
     while (left > 0) {
       const limit = Math.min(left, listPageRows);
       const rows = core.namespace.list(path, { limit, ...(afterName === undefined ? {} : { afterName }) });
@@ -254,8 +257,10 @@ export class NamespaceService {
     }
   }
 
-  mounts(): Reply<"mounts"> {
-    return { mounts: this.#core.namespace.mounts() };
+  async mounts(request: Request<"mounts">): Promise<Reply<"mounts">> {
+    await this.#core.barrier(request);
+    const read = this.#core.readInfo(request);
+    return { mounts: this.#core.namespace.mounts(), ...(read === undefined ? {} : { read }) };
   }
 
   async *sync(
@@ -354,17 +359,17 @@ export class NamespaceService {
   #statNow(path: Path, request: Request<"stat">): Reply<"stat"> | Promise<Reply<"stat">> {
     const core = this.#core;
     const status = core.namespace.find(path);
-    const relaxed = request.consistency !== undefined && request.consistency !== "linearizable";
+    const relaxed = isRelaxed(request);
     if (status !== undefined && (status.mount === undefined || relaxed)) return this.#statReply(status, request);
     if (relaxed) return this.#statReply(core.namespace.stat(path), request);
     const mount = status === undefined ? core.mountOf(path) : core.mountOfStatus(status);
-    const wait = mount === undefined ? undefined : core.sync.beforeRead(path, mount, status);
+    const wait = mount === undefined ? undefined : core.beforeRead(path, mount, status);
     if (wait !== undefined) return wait.then(() => this.#statReply(core.namespace.stat(path), request));
     return this.#statReply(status ?? core.namespace.stat(path), request);
   }
 
   #statReply(status: FileStatus, request: Request<"stat">): Reply<"stat"> {
-    const read = this.#core.readInfo(request.consistency);
+    const read = this.#core.readInfo(request);
     const withCached = this.#withCached(status);
     return read === undefined ? { status: withCached } : { status: withCached, read };
   }
@@ -377,16 +382,9 @@ export class NamespaceService {
     return status;
   }
 
-  async *#listTree(path: Path, limit: number, signal: AbortSignal): AsyncGenerator<{ entries: FileStatus[] }> {
+  async *#listTree(path: Path, limit: number, signal: AbortSignal): AsyncGenerator<ListPage> {
     const core = this.#core;
     let left = limit;
-    // Directories that were never listed are, before their children are shown.
-    await this.#syncDirectory(path, signal);
-    const mount = core.mountOf(path);
-    if (mount !== undefined) await core.sync.ensureTree(path, mount, signal);
-    else
-      for (const each of core.mounts())
-        if (path === "/" || each.path.startsWith(`${path}/`)) await core.sync.ensureTree(each.path, each, signal);
     for (const page of core.namespace.walk(path, listPageRows)) {
       const rows = page.slice(0, left);
       yield { entries: rows.map((row) => this.#withCached(row)) };
@@ -398,13 +396,36 @@ export class NamespaceService {
 
   async #syncDirectory(path: Path, signal: AbortSignal): Promise<void> {
     const mount = this.#core.mountOf(path);
-    if (mount !== undefined) await this.#core.sync.beforeList(path, mount, signal);
+    if (mount !== undefined) await this.#core.beforeList(path, mount, signal);
   }
 
-  #refOf({ inodeId, version }: { readonly inodeId: InodeRef["inodeId"]; readonly version: number }): InodeRef {
-    const status = this.#core.namespace.get(inodeId);
-    return { inodeId, version: status?.version ?? version, contentVersion: status?.contentVersion ?? 0 };
+  /** Directories that were never listed are, before their children are shown. Of trees with mounts only the leader knows. */
+  async #syncTree(path: Path, signal: AbortSignal): Promise<void> {
+    const core = this.#core;
+    const mount = core.mountOf(path);
+    const below = core.mounts().filter((each) => path === "/" || each.path.startsWith(`${path}/`));
+    if (mount === undefined && below.length === 0) return;
+    core.requireLeader();
+    await this.#syncDirectory(path, signal);
+    if (mount !== undefined) await core.sync.ensureTree(path, mount, signal);
+    else for (const each of below) await core.sync.ensureTree(each.path, each, signal);
   }
+
+  /**
+   * With the version that the change itself made: others may have changed the inode since, and who was told their version could
+   * undo their change with `ifVersion`. Only a change that waited for its under store made its last version later.
+   */
+  #refOf({ inodeId, version, intentId }: InodeDone): InodeRef {
+    const status = this.#core.namespace.get(inodeId);
+    const own = intentId === undefined ? version : (status?.version ?? version);
+    return { inodeId, version: own, contentVersion: status?.contentVersion ?? 0 };
+  }
+}
+
+type ListPage = ItemOf<MasterMethods["list"]>;
+
+function isRelaxed({ consistency }: ReadOptions): boolean {
+  return consistency !== undefined && consistency !== "linearizable";
 }
 
 function createdReply(done: CommandResults["create"]): Reply<"create"> {

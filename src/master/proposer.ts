@@ -7,23 +7,15 @@ import { errorFromDocument } from "../base/errors.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Command, CommandResult, CommandResults } from "../namespace/command.ts";
 import { encodeCommand } from "../namespace/command-codec.ts";
-import type { EventLog } from "./events.ts";
 import type { LeaderClock } from "./leader-clock.ts";
 
 export class Proposer {
   readonly #journal: Journal<CommandResult>;
   readonly #clock: LeaderClock;
-  readonly #events: EventLog | undefined;
 
-  constructor(dependencies: {
-    readonly journal: Journal<CommandResult>;
-    readonly clock: LeaderClock;
-    /** Hears of everything that this master proposed and that was applied. */
-    readonly events?: EventLog;
-  }) {
+  constructor(dependencies: { readonly journal: Journal<CommandResult>; readonly clock: LeaderClock }) {
     this.#journal = dependencies.journal;
     this.#clock = dependencies.clock;
-    this.#events = dependencies.events;
   }
 
   /** The time to stamp a command with. */
@@ -32,17 +24,14 @@ export class Proposer {
   }
 
   async propose<C extends Command>(command: C): Promise<CommandResults[C["kind"]]> {
-    const intent = this.#events?.intentBefore(command);
-    const { index, result } = await this.#journal.propose(encodeCommand(command));
-    this.#events?.applied(index, command, result, intent);
+    const { result } = await this.#journal.propose(encodeCommand(command));
     if (!result.ok) throw errorFromDocument(result.error);
     return result as CommandResults[C["kind"]];
   }
 
   /** As `propose`, with one promise less and the reply made in the same turn: for the hottest of all commands. */
   proposeWith<C extends Command, R>(command: C, reply: (result: CommandResults[C["kind"]]) => R): Promise<R> {
-    return this.#journal.propose(encodeCommand(command)).then(({ index, result }) => {
-      this.#events?.applied(index, command, result);
+    return this.#journal.propose(encodeCommand(command)).then(({ result }) => {
       if (!result.ok) throw errorFromDocument(result.error);
       return reply(result as CommandResults[C["kind"]]);
     });

@@ -117,6 +117,23 @@ export class MetadataSync {
     return undefined;
   }
 
+  /** Whether what is known of a path may be served by a master that looks at no store: nothing is due to be looked at. */
+  isFresh(path: Path, mount: SyncedMount, inode: Pick<SyncedInode, "kind" | "complete"> | undefined): boolean {
+    if (inode === undefined) return false;
+    const policy = this.#policyOf(mount);
+    if (path === mount.path || !inode.complete || policy.kind === "never") return true;
+    return policy.kind === "interval" && this.#isListedWithin(parentPath(path) as Path, policy.intervalMs);
+  }
+
+  /** As `isFresh`, of the children of a directory. */
+  isListingFresh(path: Path, mount: SyncedMount): boolean {
+    const inode = this.#deps.view.inode(path);
+    if (inode?.kind !== "directory") return this.isFresh(path, mount, inode);
+    const policy = this.#policyOf(mount);
+    if (policy.kind === "never") return inode.syncedMs > 0;
+    return policy.kind === "interval" && this.#isListedWithin(path, policy.intervalMs);
+  }
+
   /** Before a directory under a mount is listed. */
   async beforeList(path: Path, mount: SyncedMount, signal?: AbortSignal): Promise<void> {
     await this.beforeRead(path, mount);
@@ -196,6 +213,11 @@ export class MetadataSync {
       if (listed !== undefined && listed.syncedMs > 0) return undefined;
     }
     return this.#lookUp(path, mount);
+  }
+
+  #isListedWithin(directory: Path, intervalMs: number): boolean {
+    const syncedMs = this.#deps.view.inode(directory)?.syncedMs ?? 0;
+    return syncedMs > 0 && this.#deps.proposer.nowMs() - syncedMs < intervalMs;
   }
 
   /** Whether there was anything to refresh. */

@@ -6,11 +6,14 @@
 import type { WorkerOrder } from "../base/cluster.ts";
 import { HeadpondError } from "../base/errors.ts";
 import type { ClusterId, FileVersionId, WorkerId } from "../base/ids.ts";
+import type { MasterList } from "../base/masters.ts";
+import type { Clock } from "../io/clock.ts";
 import type { MasterMethods } from "../rpc/master-service.ts";
 import type { ReplyOf, RequestOf } from "../rpc/method.ts";
 import type { RequestContext } from "../rpc/server.ts";
 import type { Core } from "./core.ts";
 import type { Jobs } from "./jobs.ts";
+import type { MasterLists } from "./master-lists.ts";
 import { storeOptions } from "./mount-options.ts";
 import { PushQueue } from "./push-queue.ts";
 import type { WorkerRegistry } from "./worker-registry.ts";
@@ -27,27 +30,61 @@ export class WorkerService {
   readonly #registry: WorkerRegistry;
   readonly #jobs: Jobs;
   readonly #clusterId: ClusterId;
+  readonly #lists: MasterLists;
   /** The version of the list that each worker was sent last. */
   #pushedVersion = -1;
   #isSettled = false;
+  readonly #clock: Clock;
+  #endSettling: () => void = () => {};
 
   constructor(dependencies: {
     readonly core: Core;
     readonly registry: WorkerRegistry;
     readonly jobs: Jobs;
     readonly clusterId: ClusterId;
+    readonly lists: MasterLists;
+    readonly clock: Clock;
   }) {
     this.#core = dependencies.core;
     this.#registry = dependencies.registry;
     this.#jobs = dependencies.jobs;
     this.#clusterId = dependencies.clusterId;
+    this.#lists = dependencies.lists;
+    this.#clock = dependencies.clock;
   }
 
-  /** A new leader sends no list before the workers had time to register with it: a short list would make wrong owners. */
-  settle(isSettled: boolean): void {
-    this.#isSettled = isSettled;
+  /**
+   * A new leader sends no list before the workers had time to register with it: a short list would make wrong owners. Resolves
+   * when they had, or when it leads no more.
+   */
+  settleIn(waitMs: number): Promise<void> {
+    this.unsettle();
     this.#pushedVersion = -1;
-    if (isSettled) this.pushWorkerList();
+    if (waitMs <= 0) {
+      this.#settled();
+      return Promise.resolve();
+    }
+    return new Promise((resolve) => {
+      const timer = this.#clock.timer(waitMs, () => {
+        this.#settled();
+        resolve();
+      });
+      this.#endSettling = () => {
+        timer.clear();
+        resolve();
+      };
+    });
+  }
+
+  unsettle(): void {
+    this.#isSettled = false;
+    this.#endSettling();
+    this.#endSettling = () => {};
+  }
+
+  #settled(): void {
+    this.#isSettled = true;
+    this.pushWorkerList();
   }
 
   async *attachWorker(request: Request<"attachWorker">, context: RequestContext): AsyncGenerator<WorkerOrder> {
@@ -57,12 +94,12 @@ export class WorkerService {
       throw new HeadpondError("denied", `worker ${id} belongs to cluster ${clusterId}, this is ${this.#clusterId}`);
     }
     const orders = new PushQueue<WorkerOrder>({ name: `orders to worker ${id}`, limit: ordersQueuedMax });
-    const isLeader = this.#core.isLeader;
-    const welcome: WorkerOrder = { kind: "welcome", clusterId: this.#clusterId, leader: isLeader };
-    this.#registry.attach(request, orders, welcome);
+    const isLeader = this.#core.leads;
+    this.#registry.attach(request, orders, this.#welcome());
     const onAbort = (): void => orders.end();
     context.signal.addEventListener("abort", onAbort, { once: true });
     try {
+      orders.push({ kind: "masters", list: this.#lists.current });
       if (isLeader) {
         orders.push(this.#mountsOrder());
         if (this.#isSettled) orders.push({ kind: "workers", list: this.#registry.list });
@@ -81,18 +118,18 @@ export class WorkerService {
 
   heartbeat(request: Request<"heartbeat">): Reply<"heartbeat"> {
     this.#registry.heartbeat(request);
-    return { workersVersion: this.#core.isLeader ? this.#registry.list.version : 0 };
+    return { workersVersion: this.#core.leads ? this.#registry.list.version : 0 };
   }
 
   reportLoad(request: Request<"reportLoad">): Reply<"reportLoad"> {
     this.#registry.check(request.workerId, request.incarnation);
-    if (this.#core.isLeader) this.#jobs.reported(request.workerId, request.jobId, request.files);
+    if (this.#core.leads) this.#jobs.reported(request.workerId, request.jobId, request.files);
     return {};
   }
 
   /** Sends the list to all workers, if it has changed since it was sent last. */
   pushWorkerList(): void {
-    if (!this.#isSettled || !this.#core.isLeader) return;
+    if (!this.#isSettled || !this.#core.leads) return;
     const { list } = this.#registry;
     if (list.version === this.#pushedVersion) return;
     this.#pushedVersion = list.version;
@@ -100,12 +137,17 @@ export class WorkerService {
   }
 
   pushMounts(): void {
-    if (this.#core.isLeader) this.#pushAll(this.#mountsOrder());
+    if (this.#core.leads) this.#pushAll(this.#mountsOrder());
   }
 
   /** Tells every worker whether this master leads. */
   pushRole(): void {
-    this.#pushAll({ kind: "welcome", clusterId: this.#clusterId, leader: this.#core.isLeader });
+    this.#pushAll(this.#welcome());
+  }
+
+  /** Tells every worker who the masters are: also a standby does. */
+  pushMasters(list: MasterList): void {
+    this.#pushAll({ kind: "masters", list });
   }
 
   free(byWorker: ReadonlyMap<WorkerId, readonly FileVersionId[]>): void {
@@ -130,6 +172,11 @@ export class WorkerService {
 
   #pushAll(order: WorkerOrder): void {
     for (const { sink } of this.#registry.all()) sink?.push(order);
+  }
+
+  #welcome(): WorkerOrder {
+    const { term } = this.#core.journal.status();
+    return { kind: "welcome", clusterId: this.#clusterId, leader: this.#core.leads, term };
   }
 
   #mountsOrder(): WorkerOrder {

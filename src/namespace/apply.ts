@@ -24,6 +24,7 @@ import { decode } from "./command-codec.ts";
 import { fail, quote } from "./failure.ts";
 import { hashBytes, hashHigh, hashLow } from "./hash.ts";
 import { requestIdPrefix, requestTimePrefix, rowKey, textKey } from "./keys.ts";
+import type { Intent } from "./registry.ts";
 import { unacknowledgedMax } from "./session-table.ts";
 import type { Tree } from "./tree.ts";
 
@@ -31,13 +32,23 @@ import type { Tree } from "./tree.ts";
 export const requestIdsMax = 1_000_000;
 const sequenceMax = 2 ** 48 - 1;
 
-export function applyPayload(tree: Tree, payload: Uint8Array): CommandResult {
+/** Hears of every command that was carried out, once: not of those that were answered with the result of the first time. */
+export interface ApplyObserver {
+  /** `intent`: of `finish-intent`, the intent as it was before. */
+  applied(command: Command, result: CommandResult, intent: Intent | undefined): void;
+}
+
+/** Of the command that is being applied: one at a time, in one turn. */
+let currentObserver: ApplyObserver | undefined;
+
+export function applyPayload(tree: Tree, payload: Uint8Array, observer?: ApplyObserver): CommandResult {
+  currentObserver = observer;
   const { command, bodyOffset } = decode(payload);
   const { header } = tree.state;
   header.version++;
   if (command.timeMs > header.nowMs) header.nowMs = command.timeMs;
   const { origin, requestId } = command;
-  if (origin === undefined && requestId === undefined) return dispatch(tree, command);
+  if (origin === undefined && requestId === undefined) return perform(tree, command);
   // The kind counts as an argument, the time and the origin do not: they differ between attempts.
   hashBytes(payload, bodyOffset, payload.length, payload[1] as number);
   const low = hashLow;
@@ -78,7 +89,7 @@ function applyInSession(tree: Tree, command: Command, origin: Origin, low: numbe
   }
   const { requestId } = command;
   const result =
-    requestId === undefined ? dispatch(tree, command) : applyWithRequestId(tree, command, requestId, low, high);
+    requestId === undefined ? perform(tree, command) : applyWithRequestId(tree, command, requestId, low, high);
   sessions.store(session, sequence, low, high, result);
   return result;
 }
@@ -103,7 +114,7 @@ function applyWithRequestId(tree: Tree, command: Command, requestId: string, low
     return fail("overloaded", `${requestIdsMax} request ids of the last 10 minutes are kept already: try again later`);
   }
   const { nowMs: timeMs, version: order } = header;
-  const result = dispatch(tree, command);
+  const result = perform(tree, command);
   rows.set(key, Buffer.from(JSON.stringify({ low, high, timeMs, order, result } satisfies RequestRow)));
   rows.set(rowKey(requestTimePrefix, timeMs, order), Buffer.from(requestId));
   header.requestIdCount++;
@@ -130,6 +141,14 @@ const unmountedError: ErrorDocument = {
   retryable: false,
   outcome: "unknown",
 };
+
+function perform(tree: Tree, command: Command): CommandResult {
+  if (currentObserver === undefined) return dispatch(tree, command);
+  const intent = command.kind === "finish-intent" ? tree.registry.intent(command.intentId) : undefined;
+  const result = dispatch(tree, command);
+  currentObserver.applied(command, result, intent);
+  return result;
+}
 
 function dispatch(tree: Tree, command: Command): CommandResult {
   const { state } = tree;

@@ -11,7 +11,7 @@ import type { FileDescriptor, FileStatus, MountInfo } from "../base/file.ts";
 import { type FileVersionId, fileVersionId, type InodeId, parseFileVersionId, type SessionId } from "../base/ids.ts";
 import { joinPath, type Path } from "../base/path.ts";
 import { MiB } from "../base/units.ts";
-import { applyPayload } from "./apply.ts";
+import { type ApplyObserver, applyPayload } from "./apply.ts";
 import type { CommandResult } from "./command.ts";
 import { describeKept, describeVersion, statusOf } from "./describe.ts";
 import { Documents } from "./documents.ts";
@@ -76,6 +76,8 @@ export class Namespace {
   #tree: Tree;
   #flusher: Flusher;
   #documents: Documents;
+  #observer: ApplyObserver | undefined;
+  #onReset: () => void = () => {};
 
   /** Throws `corrupt` or `unsupported` when the store's rows cannot be read. */
   constructor(options: NamespaceOptions) {
@@ -97,11 +99,12 @@ export class Namespace {
   apply(entries: readonly Entry[]): CommandResult[] {
     const results: CommandResult[] = [];
     const { header, inodes } = this.#state;
+    const observer = this.#observer;
     for (const entry of entries) {
       if (entry.index !== header.appliedIndex + 1) {
         throw new HeadpondError("internal", `entry ${entry.index} cannot be applied behind ${header.appliedIndex}`);
       }
-      results.push(entry.payload.length === 0 ? noOp : applyPayload(this.#tree, entry.payload));
+      results.push(entry.payload.length === 0 ? noOp : applyPayload(this.#tree, entry.payload, observer));
       header.appliedIndex = entry.index;
       header.appliedTerm = entry.term;
       inodes.trim();
@@ -138,6 +141,13 @@ export class Namespace {
     this.#tree = new Tree(this.#state, this.#limits.cachedDirectoriesMax);
     this.#documents = new Documents(this.#state.rows);
     this.#flusher = this.#makeFlusher();
+    this.#onReset();
+  }
+
+  /** Hears of every command that is carried out, as `ApplyObserver`, and when the whole state was replaced. One at most. */
+  observe(observer: ApplyObserver & { reset(): void }): void {
+    this.#observer = observer;
+    this.#onReset = () => observer.reset();
   }
 
   /** 0 to 1: how full the memory for what is not in the store yet is. At 1, await `drained()` before proposing more. */

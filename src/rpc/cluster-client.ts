@@ -75,7 +75,7 @@ export type ClusterClientOptions = {
   /** False: asks only the first address and takes `not-leader` for an answer. */
   readonly follow?: boolean;
   /** How the masters tell who they are; absent: only those that are given, or named by others, are known. */
-  readonly mastersMethod?: StreamMethod<Record<string, never>, MasterList>;
+  readonly mastersMethod?: StreamMethod<object, MasterList>;
 };
 
 export class ClusterClient {

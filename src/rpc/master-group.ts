@@ -38,7 +38,7 @@ export type MasterGroupOptions = {
   readonly limits: MasterGroupLimits;
   readonly clientLimits: Partial<ClientLimits>;
   /** How masters tell who they are; absent: they are not listened to. */
-  readonly mastersMethod: StreamMethod<Record<string, never>, MasterList> | undefined;
+  readonly mastersMethod: StreamMethod<object, MasterList> | undefined;
 };
 
 export class MasterGroup {

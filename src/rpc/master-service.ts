@@ -18,6 +18,7 @@ import {
   WorkerOrder,
 } from "../base/cluster.ts";
 import { Attributes, ContentDigest, FileDescriptor, FileStatus, MountInfo, TtlAction } from "../base/file.ts";
+import { MasterList } from "../base/masters.ts";
 import {
   ClusterIdSchema,
   Count,
@@ -58,10 +59,21 @@ const mutation = {
 
 export const Consistency = oneOf("linearizable", "stale", "local");
 export type Consistency = Static<typeof Consistency>;
-const read = { consistency: Type.Optional(Consistency) };
+const read = {
+  consistency: Type.Optional(Consistency),
+  /** Of `stale`: how old the state that answers may be; the masters have a default. */
+  maxStaleMs: Type.Optional(Count),
+};
+export type ReadOptions = { readonly consistency?: Consistency; readonly maxStaleMs?: number };
 
 /** What a read of relaxed consistency was worth. */
-const ReadInfo = Type.Optional(Type.Object({ appliedIndex: Count, staleMs: Count }));
+const ReadInfo = Type.Object({
+  appliedIndex: Count,
+  /** The state held all that was acknowledged so long ago; absent: it is not known to have. */
+  staleMs: Type.Optional(Count),
+});
+export type ReadInfo = Static<typeof ReadInfo>;
+const readInfo = { read: Type.Optional(ReadInfo) };
 
 /** The inode that a mutation made or changed. */
 export const InodeRef = Type.Object({ inodeId: InodeIdSchema, version: Count, contentVersion: Count });
@@ -239,7 +251,7 @@ export const masterService = service("headpond.master", 1, {
   unmount: unary("unmount", Type.Object({ path: PathText, ...mutation }), Empty),
 
   // Reads of the namespace.
-  stat: unary("stat", Type.Object({ path: PathText, ...read }), Type.Object({ status: FileStatus, read: ReadInfo })),
+  stat: unary("stat", Type.Object({ path: PathText, ...read }), Type.Object({ status: FileStatus, ...readInfo })),
   /** Children in the order of their names (UTF-8), or the whole tree, depth first. The stream's flow control pages it. */
   list: stream(
     "list",
@@ -250,10 +262,10 @@ export const masterService = service("headpond.master", 1, {
       limit: Type.Optional(Count),
       ...read,
     }),
-    Type.Object({ entries: Type.Array(FileStatus) }),
+    Type.Object({ entries: Type.Array(FileStatus), ...readInfo }),
   ),
-  mounts: unary("mounts", Empty, Type.Object({ mounts: Type.Array(MountInfo) })),
-  /** Namespace changes from `fromIndex` on (absent: from now). `compacted` when they have been cut. */
+  mounts: unary("mounts", Type.Object(read), Type.Object({ mounts: Type.Array(MountInfo), ...readInfo })),
+  /** Of any master. Namespace changes from `fromIndex` on (absent: from now). `compacted` when they have been cut. */
   watch: stream(
     "watch",
     Type.Object({ path: PathText, fromIndex: Type.Optional(Count) }),
@@ -265,21 +277,22 @@ export const masterService = service("headpond.master", 1, {
   open: unary(
     "open",
     Type.Object({ path: PathText, ...read }),
-    Type.Object({ file: FileDescriptor, holders: Type.Array(WorkerIdSchema), workers: WorkerList }),
+    Type.Object({ file: FileDescriptor, holders: Type.Array(WorkerIdSchema), workers: WorkerList, ...readInfo }),
   ),
   describe: unary(
     "describe",
-    Type.Object({ id: FileVersionIdSchema }),
-    Type.Object({ file: FileDescriptor, holders: Type.Array(WorkerIdSchema) }),
+    Type.Object({ id: FileVersionIdSchema, ...read }),
+    Type.Object({ file: FileDescriptor, holders: Type.Array(WorkerIdSchema), ...readInfo }),
   ),
   location: unary(
     "location",
-    Type.Object({ path: PathText }),
+    Type.Object({ path: PathText, ...read }),
     Type.Object({
       file: FileDescriptor,
       holders: Type.Array(
         Type.Object({ worker: WorkerAddress, blocks: Count, bytes: Count, complete: Type.Boolean() }),
       ),
+      ...readInfo,
     }),
   ),
   workers: unary("workers", Empty, WorkerList),
@@ -328,6 +341,8 @@ export const masterService = service("headpond.master", 1, {
       findings: Type.Array(Type.String()),
     }),
   ),
+  /** Of any master: who the masters are and who leads, as it sees them; at once, and again whenever that changes. */
+  masters: stream("masters", Empty, MasterList),
   // Membership. All but `members` are for the leader; each may be repeated.
   /** The masters, as the one that is asked knows them. */
   members: unary(

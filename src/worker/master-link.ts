@@ -71,6 +71,8 @@ export type MasterLinkDependencies = {
   readonly logger: Logger;
   readonly limits: MasterLinkLimits;
   readonly onOrder: (link: MasterLink, order: WorkerOrder) => Promise<void>;
+  /** It could not be attached to, or is not any more. */
+  readonly onDetached: () => void;
 };
 
 export class MasterLink {
@@ -81,6 +83,7 @@ export class MasterLink {
   readonly changes: ChangeSet;
   #attached = false;
   #leads = false;
+  #term = 0;
   #problem: string | undefined;
   #sequence = 0;
   #fullWanted = true;
@@ -112,6 +115,11 @@ export class MasterLink {
   /** Whether it said that it leads when it was last heard. */
   get leads(): boolean {
     return this.#leads;
+  }
+
+  /** In which term it leads or stands by, as it said. */
+  get term(): number {
+    return this.#term;
   }
 
   /** Ends this attachment, if there is one, and attaches at once. */
@@ -159,6 +167,7 @@ export class MasterLink {
   }
 
   #noteDetached(error: unknown): void {
+    this.#deps.onDetached();
     if (this.#reattach.signal.aborted) return;
     const { message } = toHeadpondError(error);
     // Once is news, every second of an outage is noise.
@@ -186,6 +195,7 @@ export class MasterLink {
       for await (const order of master.attach(request, signal)) {
         if (order.kind === "welcome") {
           this.#leads = order.leader;
+          this.#term = order.term ?? 0;
           if (!this.#attached) {
             this.#attached = true;
             this.#problem = undefined;

@@ -32,6 +32,8 @@ export type WorkerLimits = {
   readonly peerStreamsMax: number;
   /** Objects written through at once. */
   readonly writesMax: number;
+  /** A question goes to the next master too when one has not answered for so long. */
+  readonly askNextMasterAfterMs: number;
   /** How long `close` lets readers finish. */
   readonly closeGraceMs: number;
 };
@@ -53,5 +55,6 @@ export const workerLimits: WorkerLimits = {
   readerStreamsMax: 2048,
   peerStreamsMax: 256,
   writesMax: 32,
+  askNextMasterAfterMs: 300,
   closeGraceMs: 5000,
 };

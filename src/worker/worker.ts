@@ -4,7 +4,7 @@
  */
 
 import type { Holding, WorkerAddress, WorkerOrder } from "../base/cluster.ts";
-import { HeadpondError, toHeadpondError } from "../base/errors.ts";
+import { HeadpondError } from "../base/errors.ts";
 import type { FileDescriptor } from "../base/file.ts";
 import type { FileVersionId, WorkerId } from "../base/ids.ts";
 import type { Place } from "../base/place.ts";
@@ -25,10 +25,12 @@ import { Fetcher } from "./fetcher.ts";
 import { FileDigests } from "./file-digest.ts";
 import { FileRoutes } from "./file-routes.ts";
 import { FillBuffers } from "./fill-buffers.ts";
+import { hedged } from "./hedged.ts";
 import { Holders } from "./holders.ts";
 import { LoadReports } from "./load-reports.ts";
 import { LoadRunner } from "./load-runner.ts";
-import { type MasterConnection, MasterLink } from "./master-link.ts";
+import type { MasterConnection, MasterLink } from "./master-link.ts";
+import { MasterLinks } from "./master-links.ts";
 import { Members } from "./members.ts";
 import { ObjectRoutes } from "./object-routes.ts";
 import { PeerClient } from "./peer-client.ts";
@@ -53,8 +55,10 @@ export type WorkerOptions = {
   readonly random: Random;
   readonly logger: Logger;
   readonly metrics: Metrics;
-  /** One for each master (`RpcMaster`). The worker closes them. */
+  /** One for each master that is known (`RpcMaster`), named by its address. The worker closes them. */
   readonly masters: readonly MasterConnection[];
+  /** Makes one for another master, of which those tell; absent: they are all. */
+  readonly connectMaster?: (address: string) => MasterConnection;
   readonly openUnderStore: OpenUnderStore;
   /** Where the data port listens. Port 0: any. */
   readonly data: Address;
@@ -91,7 +95,7 @@ export class Worker {
   readonly #http: HttpClient;
   /** Bytes of each version read from its under store since the start, whether it is still held or not. */
   readonly #originBytes = new Map<FileVersionId, number>();
-  #links: readonly MasterLink[] = [];
+  #links: MasterLinks | undefined;
   #dataAddress: Address | undefined;
   #httpAddress: Address | undefined;
   #clusterId: string | undefined;
@@ -111,7 +115,7 @@ export class Worker {
       files: () => cache.usage().files,
       openStreams: () => this.#openStreams(),
       activeFills: () => this.fetcher.activeFills,
-      mastersAttached: () => this.#links.filter((link) => link.isAttached).length,
+      mastersAttached: () => this.#links?.attached().length ?? 0,
     });
     this.#stores = new UnderStores({ open: options.openUnderStore, logger });
     this.#http = new HttpClient({ clock, limits: { connectionsPerOriginMax: limits.peerConnectionsMax } });
@@ -180,7 +184,7 @@ export class Worker {
     this.#descriptors = new Descriptors({ cache, describe: (file) => this.#describe(file) });
     const identity = { workerId: id, incarnation: options.incarnation };
     this.#reports = new LoadReports({
-      leader: () => this.#links.find((link) => link.leads)?.master,
+      leader: () => this.#links?.inCharge()?.master,
       identity,
       logger,
     });
@@ -192,7 +196,7 @@ export class Worker {
       logger,
       limits: limits.loads,
       onOutcome: (jobId, outcome) => {
-        for (const link of this.#links) link.hurry();
+        for (const link of this.#allLinks()) link.hurry();
         this.#reports.add(jobId, outcome);
       },
     });
@@ -285,7 +289,7 @@ export class Worker {
       http,
       ...this.cache.usage(),
       problems: this.cache.problems(),
-      masters: this.#links.map((link) => ({
+      masters: this.#allLinks().map((link) => ({
         name: link.master.name,
         attached: link.isAttached,
         leads: link.leads,
@@ -306,12 +310,12 @@ export class Worker {
 
   /** Attaches anew, because `address()` has changed: masters learn it when a worker attaches. */
   announce(): void {
-    for (const link of this.#links) link.reattach();
+    for (const link of this.#allLinks()) link.reattach();
   }
 
   /** Finishes what readers wait for, within the limit `closeGraceMs`, then stops; what is held is made durable. */
   async close(): Promise<void> {
-    await Promise.all(this.#links.map((link) => link.close()));
+    await this.#links?.close();
     await this.#loads.close();
     await this.#server.close(this.#limits.closeGraceMs);
     await this.#admin.close(0);
@@ -331,29 +335,31 @@ export class Worker {
       data: formatAddress(this.dataAddress),
       http: formatAddress(this.httpAddress),
     });
-    this.#links = options.masters.map(
-      (master) =>
-        new MasterLink({
-          master,
-          clock: options.clock,
-          random: options.random,
-          logger: this.#logger,
-          limits: limits.masterLink,
-          onOrder: (link, order) => this.#obey(link, order),
-          worker: {
-            id: this.id,
-            incarnation: options.incarnation,
-            software: options.software,
-            address: () => this.address(),
-            heartbeat: () => this.#heartbeat(),
-            holdings: () => this.#holdings(),
-            holding: (id) => this.#holding(id),
-          },
-        }),
-    );
+    this.#links = new MasterLinks({
+      masters: options.masters,
+      connect: options.connectMaster,
+      clock: options.clock,
+      random: options.random,
+      logger: this.#logger,
+      limits: limits.masterLink,
+      onOrder: (order) => this.#obey(order),
+      worker: {
+        id: this.id,
+        incarnation: options.incarnation,
+        software: options.software,
+        address: () => this.address(),
+        heartbeat: () => this.#heartbeat(),
+        holdings: () => this.#holdings(),
+        holding: (id) => this.#holding(id),
+      },
+    });
   }
 
-  async #obey(_link: MasterLink, order: WorkerOrder): Promise<void> {
+  #allLinks(): readonly MasterLink[] {
+    return this.#links?.all() ?? [];
+  }
+
+  async #obey(order: WorkerOrder): Promise<void> {
     switch (order.kind) {
       case "welcome":
         await this.#bindCluster(order.clusterId);
@@ -382,6 +388,7 @@ export class Worker {
         for (const id of order.versions) this.cache.get(id)?.setPinned(order.pinned);
         return;
       case "report-all":
+      case "masters":
         return;
       default:
         order satisfies never;
@@ -405,7 +412,7 @@ export class Worker {
     const isGone = "gone" in change;
     if (isGone) this.fetcher.forgetFile(file);
     this.#digests.noteChange(file, isGone || change.removed !== undefined);
-    for (const link of this.#links) {
+    for (const link of this.#allLinks()) {
       if (isGone) link.changes.noteGone(file.id);
       else link.changes.note(file.id, change);
       link.wake();
@@ -459,20 +466,12 @@ export class Worker {
     }
   }
 
-  /** The leading master first, then the other attached ones. */
+  /** The master in charge first, then the other attached ones; also when one does not answer soon. */
   async #ask<T>(question: (master: MasterConnection) => Promise<T>): Promise<T> {
-    let lastError: HeadpondError | undefined;
-    const links = this.#links.filter((link) => link.isAttached).toSorted((a, b) => Number(b.leads) - Number(a.leads));
-    for (const link of links) {
-      try {
-        return await question(link.master);
-      } catch (thrown) {
-        const error = toHeadpondError(thrown);
-        if (!error.retryable) throw error;
-        lastError = error;
-      }
-    }
-    throw lastError ?? new HeadpondError("unavailable", "no master can be reached");
+    const attached = this.#links?.attached() ?? [];
+    if (attached.length === 0) throw new HeadpondError("unavailable", "no master can be reached");
+    const askers = attached.map((link) => () => question(link.master));
+    return hedged(askers, { clock: this.#options.clock, afterMs: this.#limits.askNextMasterAfterMs });
   }
 
   #openStreams(): number {
