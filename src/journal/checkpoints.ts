@@ -10,6 +10,8 @@ import { HeadpondError, isHeadpondError } from "../base/errors.ts";
 import { MiB } from "../base/units.ts";
 import type { Disk } from "../io/disk.ts";
 import { Xxh64 } from "../io/hash.ts";
+import { configurationFromJson, configurationToJson } from "../raft/membership.ts";
+import type { Configuration } from "../raft/types.ts";
 import type { StateMachine } from "./journal.ts";
 import { readCheckedJson, writeCheckedJson } from "./journal-meta.ts";
 
@@ -23,6 +25,10 @@ export type Checkpoint = {
   readonly bytes: number;
   readonly xxh64: string;
   readonly path: string;
+  /** The membership in force at `index`; `undefined` in a local journal. */
+  readonly configuration?: Configuration | undefined;
+  /** It came from another master: the log need not reach up to it. */
+  readonly received?: boolean;
 };
 
 export class Checkpoints {
@@ -67,23 +73,58 @@ export class Checkpoints {
     for (const name of names) if (!used.has(name)) await this.#disk.removeTree(`${this.#directory}/${name}`);
   }
 
-  /** Lets the machine write its state; durable and counted when it resolves. */
-  async write(machine: Pick<StateMachine<unknown>, "writeCheckpoint">): Promise<Checkpoint> {
+  /**
+   * Lets the machine write its state; durable and counted when it resolves. `configurationAt`: in force at an index; what
+   * it throws ends the checkpoint.
+   */
+  async write(
+    machine: Pick<StateMachine<unknown>, "writeCheckpoint">,
+    configurationAt?: (index: number) => Configuration,
+  ): Promise<Checkpoint> {
     const unfinished = `${this.#directory}/unfinished`;
     await this.#disk.removeTree(unfinished);
-    const { index, term, digest } = await machine.writeCheckpoint(unfinished);
+    const { index, term, digest, sum } = await machine.writeCheckpoint(unfinished);
     const existing = this.#known.find((checkpoint) => checkpoint.index === index);
     if (existing !== undefined) {
       await this.#disk.removeTree(unfinished);
       return existing;
     }
     const path = `${this.#directory}/${stateName(index)}`;
-    const { bytes, xxh64 } = await sumFile(this.#disk, unfinished);
-    await syncFile(this.#disk, unfinished);
+    const { bytes, xxh64 } = sum ?? (await sumFile(this.#disk, unfinished));
+    const configuration = configurationAt?.(index);
     await this.#disk.rename(unfinished, path);
+    return this.#count({ index, term, digest, bytes, xxh64, path, configuration });
+  }
+
+  /** Takes over a file that came from another master, whole and durable at `from`; its name is this checkpoint's afterwards. */
+  async adopt(
+    from: string,
+    about: Pick<Checkpoint, "index" | "term" | "digest" | "bytes" | "xxh64"> & {
+      readonly configuration: Configuration;
+    },
+  ): Promise<Checkpoint> {
+    const existing = this.#known.find((checkpoint) => checkpoint.index === about.index);
+    if (existing !== undefined) {
+      await this.#disk.removeTree(from);
+      return existing;
+    }
+    const path = `${this.#directory}/${stateName(about.index)}`;
+    await this.#disk.rename(from, path);
+    return this.#count({ ...about, path, received: true });
+  }
+
+  async #count(checkpoint: Checkpoint): Promise<Checkpoint> {
+    const { index, term, digest, bytes, xxh64, configuration, received } = checkpoint;
     await this.#disk.syncDirectory(this.#directory);
-    await writeCheckedJson(this.#disk, this.#directory, manifestName(index), { index, term, digest, bytes, xxh64 });
-    const checkpoint: Checkpoint = { index, term, digest, bytes, xxh64, path };
+    await writeCheckedJson(this.#disk, this.#directory, manifestName(index), {
+      index,
+      term,
+      digest,
+      bytes,
+      xxh64,
+      ...(configuration === undefined ? {} : { configuration: configurationToJson(configuration) }),
+      ...(received === true ? { received } : {}),
+    });
     this.#known = [...this.#known, checkpoint].sort((a, b) => a.index - b.index);
     return checkpoint;
   }
@@ -131,7 +172,8 @@ export function parseManifestName(name: string): number | undefined {
 export async function readManifest(disk: Disk, directory: string, name: string, named: number): Promise<Checkpoint> {
   const path = `${directory}/${name}`;
   const manifest = (await readCheckedJson(disk, path)) ?? {};
-  const { index, term, digest, bytes, xxh64 } = manifest as Partial<Record<keyof Checkpoint, unknown>>;
+  const fields = manifest as Partial<Record<keyof Checkpoint, unknown>>;
+  const { index, term, digest, bytes, xxh64, received } = fields;
   if (
     index !== named ||
     typeof term !== "number" ||
@@ -141,7 +183,13 @@ export async function readManifest(disk: Disk, directory: string, name: string, 
   ) {
     throw damaged(path, `it is not the manifest of a checkpoint at index ${named}`);
   }
-  return { index: named, term, digest, bytes, xxh64, path: `${directory}/${stateName(named)}` };
+  const about = { index: named, term, digest, bytes, xxh64, path: `${directory}/${stateName(named)}` };
+  if (fields.configuration === undefined) return about;
+  try {
+    return { ...about, configuration: configurationFromJson(fields.configuration), received: received === true };
+  } catch {
+    throw damaged(path, "its membership is no membership");
+  }
 }
 
 function stateName(index: number): string {
@@ -164,15 +212,6 @@ async function sumFile(disk: Disk, path: string): Promise<{ bytes: number; xxh64
       hash.update(buffer.subarray(0, count));
       bytes += count;
     }
-  } finally {
-    await file.close();
-  }
-}
-
-async function syncFile(disk: Disk, path: string): Promise<void> {
-  const file = await disk.open(path, "write");
-  try {
-    await file.datasync();
   } finally {
     await file.close();
   }

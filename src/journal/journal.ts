@@ -28,7 +28,13 @@ export interface StateMachine<Result> {
   /** Order-free digest of the whole state at `applied`, hexadecimal. */
   digest(): string;
   /** Writes a consistent copy of the state as it is at the call into the new file `path`, durable when it resolves. Goes on applying meanwhile. */
-  writeCheckpoint(path: string): Promise<{ readonly index: number; readonly term: number; readonly digest: string }>;
+  writeCheckpoint(path: string): Promise<{
+    readonly index: number;
+    readonly term: number;
+    readonly digest: string;
+    /** Of the file, by a machine that summed what it wrote: then nobody needs to read it again. */
+    readonly sum?: { readonly bytes: number; readonly xxh64: string } | undefined;
+  }>;
   /**
    * Makes the state as it is at the call durable on its own disk. The journal calls it before it leaves the mark that
    * lets the next start trust the state after a reboot; without it such a start rebuilds the state.

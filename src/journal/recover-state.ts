@@ -54,9 +54,15 @@ function lostTail(wal: Wal, evidence: string): HeadpondError {
   );
 }
 
-async function rebuild({ wal, checkpoints, machine, logger }: RecoverStateOptions): Promise<void> {
+/** Replaces the state by the newest sound checkpoint that the log continues; by the empty state if that is where it begins. */
+export async function rebuild({
+  wal,
+  checkpoints,
+  machine,
+  logger,
+}: Pick<RecoverStateOptions, "wal" | "checkpoints" | "machine" | "logger">): Promise<void> {
   for (const checkpoint of [...checkpoints.known].reverse()) {
-    if (checkpoint.index < wal.firstIndex - 1) continue;
+    if (checkpoint.index < wal.firstIndex - 1 || checkpoint.index > wal.lastIndex) continue;
     try {
       await checkpoints.verify(checkpoint);
     } catch (error) {

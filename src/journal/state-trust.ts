@@ -38,10 +38,16 @@ export class StateTrust {
       return "its mark is damaged";
     }
     if (mark === undefined) return "it was never marked";
+    if (mark["rebuilding"] === true) return "it was being rebuilt";
     if (mark["clean"] === true) return undefined;
     if (this.#bootId === undefined) return "it was not left cleanly and the kernel gives no boot id";
     if (mark["bootId"] !== this.#bootId) return "the computer was restarted while it was in use";
     return undefined;
+  }
+
+  /** To be durable before the state is replaced: half a state is none. */
+  async markRebuilding(): Promise<void> {
+    await writeCheckedJson(this.#disk, this.#directory, fileName, { rebuilding: true });
   }
 
   /** To be durable before the state changes. */

@@ -267,11 +267,11 @@ export class Wal {
     return (await this.read(index, 1))[0]?.term;
   }
 
-  /** Gives up whole segments whose entries are all at or below `index`. Reads of them end with `compacted`. */
-  async cut(index: number): Promise<void> {
+  /** Gives up whole segments whose entries are all at or below `index`, as long as `keepBytes` are left. Reads of them end with `compacted`. */
+  async cut(index: number, keepBytes = 0): Promise<void> {
     while (this.#segments.length > 1) {
       const [segment, next] = this.#segments as [Segment, Segment];
-      if (next.header.firstIndex > index + 1) return;
+      if (next.header.firstIndex > index + 1 || this.bytes - segment.header.segmentBytes < keepBytes) return;
       this.#segments.shift();
       this.#index.cutBefore(next);
       const reusable = segment.readers === 0 && segment.header.segmentBytes === next.header.segmentBytes;

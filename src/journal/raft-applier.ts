@@ -1,0 +1,121 @@
+/**
+ * Applies what is committed, in order, in slices between which others have their turn: the log and the network go on
+ * while the state follows. A slice also ends where the state's digest is to be compared, so that all masters take it at
+ * the same entry.
+ */
+
+import { assert } from "../base/assert.ts";
+import { HeadpondError } from "../base/errors.ts";
+import type { Clock } from "../io/clock.ts";
+import type { Entry as LoggedEntry } from "../raft/types.ts";
+import type { Entry, StateMachine } from "./journal.ts";
+
+export type RaftApplierOptions<Result> = {
+  readonly machine: StateMachine<Result>;
+  readonly clock: Clock;
+  /** One call of `apply` takes at most so many. */
+  readonly sliceEntries: number;
+  readonly digestEveryEntries: number;
+  /** These are in the state now. */
+  readonly onApplied: (entries: readonly Entry[], results: readonly Result[]) => void;
+  /** All that was given is. */
+  readonly onDone: (lastIndex: number) => void;
+  /** The state at `index`, a multiple of `digestEveryEntries`. */
+  readonly onDigest: (index: number, digest: string) => void;
+  readonly onFatal: (error: HeadpondError) => void;
+};
+
+const noBytes = new Uint8Array(0);
+
+export class RaftApplier<Result> {
+  readonly #options: RaftApplierOptions<Result>;
+  #running: Promise<void> | undefined;
+  #closed = false;
+
+  constructor(options: RaftApplierOptions<Result>) {
+    this.#options = options;
+  }
+
+  get isIdle(): boolean {
+    return this.#running === undefined;
+  }
+
+  /** One batch at a time. The first slice is applied before this returns. */
+  apply(entries: readonly LoggedEntry[]): void {
+    assert(this.#running === undefined, "the entries given before are applied first");
+    if (this.#closed) return;
+    const { sliceEntries } = this.#options;
+    if (entries.length <= sliceEntries && this.#sliceEnd(entries, 0) === entries.length) {
+      if (this.#applySlice(entries)) this.#done(entries);
+      return;
+    }
+    this.#running = this.#run(entries).finally(() => {
+      this.#running = undefined;
+    });
+  }
+
+  async drained(): Promise<void> {
+    while (this.#running !== undefined) await this.#running;
+  }
+
+  /** Ends after the slice that is being applied. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.drained();
+  }
+
+  async #run(entries: readonly LoggedEntry[]): Promise<void> {
+    for (let from = 0; from < entries.length; ) {
+      if (from > 0) await this.#options.clock.nextTurn();
+      if (this.#closed) return;
+      const to = this.#sliceEnd(entries, from);
+      if (!this.#applySlice(entries.slice(from, to))) return;
+      from = to;
+    }
+    this.#running = undefined;
+    this.#done(entries);
+  }
+
+  /** Up to the next multiple at most. */
+  #sliceEnd(entries: readonly LoggedEntry[], from: number): number {
+    const { sliceEntries, digestEveryEntries } = this.#options;
+    const first = (entries[from] as LoggedEntry).index;
+    const untilDigest = digestEveryEntries - ((first - 1) % digestEveryEntries);
+    return Math.min(entries.length, from + Math.min(sliceEntries, untilDigest));
+  }
+
+  /** Whether it went well. */
+  #applySlice(slice: readonly LoggedEntry[]): boolean {
+    const { machine, digestEveryEntries, onApplied, onDigest, onFatal } = this.#options;
+    const entries = slice.some(isConfiguration) ? slice.map(withoutConfiguration) : slice;
+    let results: Result[];
+    try {
+      results = machine.apply(entries);
+      assert(
+        results.length === entries.length,
+        `the state machine gave ${results.length} results for ${entries.length} entries`,
+      );
+    } catch (cause) {
+      const first = entries[0]?.index;
+      onFatal(new HeadpondError("internal", `the state machine failed at entries from ${first} on`, { cause }));
+      return false;
+    }
+    onApplied(entries, results);
+    const last = (entries.at(-1) as Entry).index;
+    if (last % digestEveryEntries === 0) onDigest(last, machine.digest());
+    return true;
+  }
+
+  #done(entries: readonly LoggedEntry[]): void {
+    this.#options.onDone((entries.at(-1) as LoggedEntry).index);
+  }
+}
+
+function isConfiguration({ kind }: LoggedEntry): boolean {
+  return kind === "configuration";
+}
+
+/** Memberships mean nothing to the state; their indexes do. */
+export function withoutConfiguration({ kind, index, term, payload }: LoggedEntry): Entry {
+  return { index, term, payload: kind === "configuration" ? noBytes : payload };
+}

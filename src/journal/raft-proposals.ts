@@ -1,0 +1,117 @@
+/**
+ * Proposals between `propose` and their answer: those that wait for the next turn, then those in the log, by index. Each
+ * is answered exactly once: with its result when it is applied, refused when it was never appended, or unknown.
+ */
+
+import { assert } from "../base/assert.ts";
+import type { HeadpondError } from "../base/errors.ts";
+import type { Entry, Proposed } from "./journal.ts";
+
+export type Pending<Result> = {
+  readonly payload: Uint8Array;
+  readonly resolve: (proposed: Proposed<Result>) => void;
+  readonly reject: (error: HeadpondError) => void;
+};
+
+/** Appended together: at indexes without gaps, in one term. */
+type Batch<Result> = {
+  readonly term: number;
+  readonly firstIndex: number;
+  readonly pending: readonly Pending<Result>[];
+  /** So many at its beginning are answered, and of those from `end` on the fate is told. */
+  answered: number;
+  end: number;
+};
+
+export class RaftProposals<Result> {
+  #queue: Pending<Result>[] = [];
+  #batches: Batch<Result>[] = [];
+  #count = 0;
+  #bytes = 0;
+
+  /** Not answered yet. */
+  get count(): number {
+    return this.#count;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get hasQueued(): boolean {
+    return this.#queue.length > 0;
+  }
+
+  add(payload: Uint8Array): Promise<Proposed<Result>> {
+    this.#count++;
+    this.#bytes += payload.length;
+    return new Promise((resolve, reject) => this.#queue.push({ payload, resolve, reject }));
+  }
+
+  takeQueued(): readonly Pending<Result>[] {
+    const queue = this.#queue;
+    this.#queue = [];
+    return queue;
+  }
+
+  appended(pending: readonly Pending<Result>[], term: number, firstIndex: number): void {
+    this.#batches.push({ pending, term, firstIndex, answered: 0, end: pending.length });
+  }
+
+  refused(pending: readonly Pending<Result>[], error: HeadpondError): void {
+    for (const one of pending) {
+      this.#left(one);
+      one.reject(error);
+    }
+  }
+
+  /** Answers those among these entries. */
+  applied(entries: readonly Entry[], results: readonly Result[]): void {
+    let at = 0;
+    for (;;) {
+      const batch = this.#batches[0];
+      if (batch === undefined) return;
+      for (; batch.answered < batch.end; at++) {
+        const entry = entries[at];
+        if (entry === undefined) return;
+        const expected = batch.firstIndex + batch.answered;
+        if (entry.index < expected) continue;
+        assert(
+          entry.index === expected && entry.term === batch.term,
+          `the proposal ${batch.term}/${expected} was lost without a word: ${entry.term}/${entry.index} is applied`,
+        );
+        const one = batch.pending[batch.answered++] as Pending<Result>;
+        this.#left(one);
+        one.resolve({ index: entry.index, result: results[at] as Result });
+      }
+      this.#batches.shift();
+    }
+  }
+
+  /** The fate of those at these indexes is not known, and nobody waits for it. */
+  unknown(firstIndex: number, lastIndex: number, error: HeadpondError): void {
+    for (const batch of this.#batches) {
+      const from = Math.max(batch.answered, firstIndex - batch.firstIndex);
+      const to = Math.min(batch.end, lastIndex + 1 - batch.firstIndex);
+      if (from >= to) continue;
+      this.refused(batch.pending.slice(from, to), error);
+      if (from === batch.answered) batch.answered = to;
+      else {
+        assert(to === batch.end, "what is lost is at the end of the log");
+        batch.end = from;
+      }
+    }
+    this.#batches = this.#batches.filter(({ answered, end }) => answered < end);
+  }
+
+  /** Nothing is answered any more by what happens to the log. */
+  endAll(refusal: HeadpondError, unknown: HeadpondError): void {
+    this.refused(this.takeQueued(), refusal);
+    this.unknown(0, Number.MAX_SAFE_INTEGER, unknown);
+  }
+
+  #left({ payload }: Pending<Result>): void {
+    this.#count--;
+    this.#bytes -= payload.length;
+  }
+}
