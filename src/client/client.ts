@@ -18,13 +18,7 @@ import type {
 } from "../base/cluster.ts";
 import type { Attributes, FileDescriptor, FileStatus, MountInfo, TtlAction } from "../base/file.ts";
 import type { FileVersionId, InodeId, JobId, WorkerId } from "../base/ids.ts";
-import {
-  type ChangeEvent,
-  type Consistency,
-  type InodeRef,
-  masterService,
-  type SyncProgress,
-} from "../rpc/master-service.ts";
+import { type ChangeEvent, type InodeRef, masterService, type SyncProgress } from "../rpc/master-service.ts";
 import type { Method, ReplyOf } from "../rpc/method.ts";
 import { type ClientParts, type ConnectOptions, connectParts } from "./connect-parts.ts";
 import { HeadpondFile } from "./file.ts";
@@ -33,7 +27,9 @@ import { LoadJob, watchJob } from "./job.ts";
 import type { CallOptions, MasterCallOptions, MasterCalls } from "./master-calls.ts";
 import { Membership } from "./membership.ts";
 import { MetadataCache } from "./metadata-cache.ts";
+import { type ReadOptions, readFields, told } from "./read-options.ts";
 import { Session } from "./session.ts";
+import { type WatchOptions, watchChanges } from "./watch.ts";
 import { chooseWorkers } from "./worker-choice.ts";
 import { WorkerHealth } from "./worker-health.ts";
 import { type WriteBody, writeFile } from "./writer.ts";
@@ -44,15 +40,13 @@ export type { FileDescriptor, FileStatus, MountInfo } from "../base/file.ts";
 export type { ConnectOptions } from "./connect-parts.ts";
 export type { HeadpondFile } from "./file.ts";
 export type { LoadJob } from "./job.ts";
+export type { ReadOptions } from "./read-options.ts";
+export type { WatchOptions } from "./watch.ts";
 export type { WriteBody } from "./writer.ts";
 export type { CallOptions };
 
 const methods = masterService.methods;
 
-export type ReadOptions = CallOptions & {
-  /** Default `linearizable`. */
-  readonly consistency?: Consistency;
-};
 export type ChangeOptions = CallOptions & {
   /** Unique in the cluster; a retry with it, also by another process, is applied once and gets the first result. */
   readonly requestId?: string;
@@ -134,8 +128,8 @@ export class HeadpondClient implements AsyncDisposable {
     await this.#session.change(methods.unmount, { path, ...requested(options) }, options);
   }
 
-  async mounts(options: CallOptions = {}): Promise<readonly MountInfo[]> {
-    return (await this.#read(methods.mounts, {}, options)).mounts;
+  async mounts(options: ReadOptions = {}): Promise<readonly MountInfo[]> {
+    return told(await this.#read(methods.mounts, readFields(options), options), options).mounts;
   }
 
   // The namespace.
@@ -148,17 +142,19 @@ export class HeadpondClient implements AsyncDisposable {
   }
 
   stat(path: string, options: ReadOptions = {}): Promise<FileStatus> {
-    const { consistency } = options;
-    const request = consistency === undefined ? { path } : { path, consistency };
-    const ask = (): Promise<FileStatus> => this.#read(methods.stat, request, options).then(({ status }) => status);
+    const request = { path, ...readFields(options) };
+    const ask = (): Promise<FileStatus> =>
+      this.#read(methods.stat, request, options).then((reply) => told(reply, options).status);
     return this.#lastAnswers === undefined ? ask() : this.#lastAnswers.answer(`stat ${path}`, ask);
   }
 
   /** Children in the order of their names, or the whole tree, depth first. */
   async *list(path: string, options: ListOptions = {}): AsyncGenerator<FileStatus, void, undefined> {
-    const { recursive, afterName, limit, consistency } = options;
-    const request = { path, ...defined({ recursive, afterName, limit, consistency }) };
-    for await (const { entries } of this.#masters.openStream(methods.list, request, options)) yield* entries;
+    const { recursive, afterName, limit } = options;
+    const request = { path, ...defined({ recursive, afterName, limit }), ...readFields(options) };
+    for await (const page of this.#masters.openStream(methods.list, request, options)) {
+      yield* told(page, options).entries;
+    }
   }
 
   mkdir(path: string, options: MakeDirectoryOptions = {}): Promise<InodeRef> {
@@ -218,9 +214,9 @@ export class HeadpondClient implements AsyncDisposable {
 
   /** The present content of a file. It stays readable through this object when the path gets another one. */
   async open(path: string, options: ReadOptions = {}): Promise<HeadpondFile> {
-    const request = { path, ...defined({ consistency: options.consistency }) };
-    const { file, holders, workers } = await this.#lastKnown(`open ${path}`, () =>
-      this.#read(methods.open, request, options),
+    const request = { path, ...readFields(options) };
+    const { file, holders, workers } = await this.#lastKnown(`open ${path}`, async () =>
+      told(await this.#read(methods.open, request, options), options),
     );
     this.#workers = workers;
     return this.#file(file, { holders, workers: workers.workers });
@@ -252,8 +248,8 @@ export class HeadpondClient implements AsyncDisposable {
     );
   }
 
-  location(path: string, options: CallOptions = {}): Promise<ReplyOf<typeof methods.location>> {
-    return this.#read(methods.location, { path }, options);
+  async location(path: string, options: ReadOptions = {}): Promise<ReplyOf<typeof methods.location>> {
+    return told(await this.#read(methods.location, { path, ...readFields(options) }, options), options);
   }
 
   async workers(options: CallOptions = {}): Promise<WorkerList> {
@@ -328,13 +324,12 @@ export class HeadpondClient implements AsyncDisposable {
 
   // Changes, and the cluster.
 
-  /** Changes below `path` from `fromIndex` on; without it from now. `compacted` when those are not kept any more. */
-  async *watch(
-    path: string,
-    options: { readonly fromIndex?: number; readonly signal?: AbortSignal } = {},
-  ): AsyncGenerator<ChangeEvent, void, undefined> {
-    const request = { path, ...defined({ fromIndex: options.fromIndex }) };
-    for await (const { events } of this.#masters.openStream(methods.watch, request, options)) yield* events;
+  /**
+   * Changes below `path` from `fromIndex` on; without it from now. Goes on by index when a master fails. `compacted` when the
+   * changes are not kept any more.
+   */
+  watch(path: string, options: WatchOptions = {}): AsyncGenerator<ChangeEvent, void, undefined> {
+    return watchChanges(this.#parts, path, options);
   }
 
   /** Brings the namespace below `path` up to date with its under store; the last item says what was done. */
@@ -380,10 +375,12 @@ export class HeadpondClient implements AsyncDisposable {
   #read<Request, Reply>(
     method: Method<Request, Reply>,
     request: NoInfer<Request>,
-    options: CallOptions,
+    options: ReadOptions,
   ): Promise<Reply> {
-    const isPlain = options.signal === undefined && options.timeoutMs === undefined;
-    return this.#masters.call(method, request, isPlain ? readOnly : { ...options, readOnly: true });
+    const { signal, timeoutMs, from } = options;
+    const isPlain = signal === undefined && timeoutMs === undefined && from === undefined;
+    const callOptions = isPlain ? readOnly : { ...defined({ signal, timeoutMs, from }), readOnly: true };
+    return this.#masters.call(method, request, callOptions);
   }
 
   #file(file: FileDescriptor, whereabouts: Whereabouts): HeadpondFile {

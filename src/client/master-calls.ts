@@ -1,6 +1,7 @@
 /** What the SDK needs of the connection to the masters: calls that find the leader by themselves. `rpc/cluster-client.ts` is one. */
 
 import { HeadpondError } from "../base/errors.ts";
+import type { ReadFrom } from "../rpc/cluster-client.ts";
 import type { Method, StreamMethod } from "../rpc/method.ts";
 
 export type CallOptions = {
@@ -14,7 +15,11 @@ export type MasterCallOptions = CallOptions & {
   readonly retryUnknown?: boolean;
   /** It changes nothing: it may be sent again, and its outcome is never unknown. */
   readonly readOnly?: boolean;
+  /** Of reads: which master answers. Default: the leader. */
+  readonly from?: ReadFrom;
 };
+
+export type MasterStreamOptions = CallOptions & { readonly from?: ReadFrom };
 
 export interface MasterCalls {
   /** One request, one reply; sent again, unchanged, across reconnects and redirects. */
@@ -27,7 +32,7 @@ export interface MasterCalls {
   openStream<Request, Item>(
     method: StreamMethod<Request, Item>,
     request: NoInfer<Request>,
-    options?: CallOptions,
+    options?: MasterStreamOptions,
   ): AsyncIterable<Item>;
   close(): Promise<void>;
 }

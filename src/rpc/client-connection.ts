@@ -74,6 +74,8 @@ export class ClientConnection implements CallCarrier {
   /** Since when, in the same measure, a sign of life was asked for; undefined: it was not. */
   #pingedForMs: number | undefined;
   #quietTold = false;
+  /** Streams, too, wait for a server that may be gone: as if requests did, until it is heard. */
+  #isSuspected = false;
 
   constructor(options: {
     readonly connection: Connection;
@@ -188,9 +190,12 @@ export class ClientConnection implements CallCarrier {
     return this.#quietTold;
   }
 
-  /** The calls that are sent again elsewhere: they need not wait here. */
-  abandonRepeatable(error: HeadpondError): void {
+  /** Somebody else is asked from now on. What can be sent there again need not wait here; the rest waits as long as the server gives signs of life. */
+  retreat(error: HeadpondError): void {
     for (const call of [...this.#calls.values()]) if (call.repeatable) call.abandonWith(error);
+    if (this.#calls.size === 0) return;
+    this.#isSuspected = true;
+    if (this.#tickMs !== this.#busyTickMs) this.#tickFaster();
   }
 
   /** The caller no longer waits: the answer will be ignored. */
@@ -385,7 +390,8 @@ export class ClientConnection implements CallCarrier {
   readonly #onTick = (): void => {
     const { pingIntervalMs, busyPingIntervalMs, pingTimeoutMs, quietMs } = this.#limits;
     const passedMs = this.#tickMs;
-    const isBusy = this.#unaryCount > 0;
+    if (this.#heard) this.#isSuspected = false;
+    const isBusy = this.#unaryCount > 0 || this.#isSuspected;
     this.#quietForMs = this.#heard ? 0 : this.#quietForMs + passedMs;
     if (this.#heard) this.#quietTold = false;
     this.#heard = false;

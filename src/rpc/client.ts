@@ -151,7 +151,7 @@ export class RpcClient implements CallOwner {
     for (const call of [...this.#waiting]) call.abandonWith(error);
     for (const connection of [...this.#connections]) {
       if (connection.isQuiet) connection.break(error);
-      else connection.abandonRepeatable(error);
+      else connection.retreat(error);
     }
   }
 
