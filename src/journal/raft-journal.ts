@@ -17,7 +17,16 @@ import type { Disk } from "../io/disk.ts";
 import type { Logger } from "../io/logger.ts";
 import type { Metrics } from "../io/metrics.ts";
 import { Raft } from "../raft/raft.ts";
-import type { AppendWork, Message, NodeId, ReadRefusal, Ready, RefusalReason, SnapshotPoint } from "../raft/types.ts";
+import type {
+  AppendWork,
+  Configuration,
+  Message,
+  NodeId,
+  ReadRefusal,
+  Ready,
+  RefusalReason,
+  SnapshotPoint,
+} from "../raft/types.ts";
 import { CommittedFeed } from "./committed-feed.ts";
 import type { Entry, Journal, JournalCluster, JournalStatus, Proposed, Role, StateMachine } from "./journal.ts";
 import type { CheckpointFile, PeerEvents, Peers, SnapshotMessage } from "./peers.ts";
@@ -137,6 +146,11 @@ export class RaftJournal<Result> implements Journal<Result> {
     transferLeadership: async (id, signal) => this.#open().members.transferLeadership(id, signal),
     freshnessMs: () => this.#freshnessMs(),
   };
+
+  /** Who the members are, committed or not. */
+  get configuration(): Configuration {
+    return this.#open().core.configuration.configuration;
+  }
 
   async start(): Promise<void> {
     assert(this.#state === "new", "a journal is started once");

@@ -14,11 +14,13 @@ import { silentLogger } from "../io/logger.ts";
 import { MemoryDisk } from "../io/memory-disk.ts";
 import { Metrics } from "../io/metrics.ts";
 import { formatJournal } from "../journal/format.ts";
+import type { Role } from "../journal/journal.ts";
 import { ListMachine } from "../journal/list-machine.ts";
 import { mortalDisk } from "../journal/mortal-disk.ts";
 import { RaftJournal } from "../journal/raft-journal.ts";
 import type { RaftJournalLimits } from "../journal/raft-limits.ts";
 import { defaultWalLimits } from "../journal/wal.ts";
+import { membersOf } from "../raft/membership.ts";
 import { MemoryPeerNetwork, type MemoryPeers } from "./memory-peers.ts";
 
 export const groupSegmentBytes = 64 * KiB;
@@ -34,6 +36,15 @@ export type Master = {
   readonly peers: MemoryPeers;
   readonly fatal: HeadpondError[];
   readonly diverged: string[];
+};
+
+export type MasterView = {
+  /** Its own view of the disk, e.g. one with faults. */
+  readonly wrap?: (disk: Disk) => Disk;
+  /** How many operations on the disk it lives to begin. */
+  readonly operations?: number;
+  /** Heard from before the start on. */
+  readonly onRole?: (role: Role) => void;
 };
 
 export type RaftGroupOptions = {
@@ -107,10 +118,10 @@ export class RaftGroup {
     });
   }
 
-  /** Starts a master on what its disk has. `wrap`: its own view of the disk, e.g. one with faults. */
-  async open(id: string, wrap: (disk: Disk) => Disk = (disk) => disk): Promise<Master> {
+  /** Starts a master on what its disk has. */
+  async open(id: string, view: MasterView = {}): Promise<Master> {
     const { random, limits } = this.#options;
-    const mortal = mortalDisk(wrap(this.disk(id)));
+    const mortal = mortalDisk(view.wrap?.(this.disk(id)) ?? this.disk(id), view.operations);
     const { disk } = mortal;
     const machine = this.#options.makeMachine?.(disk) ?? new ListMachine(disk);
     const peers = this.network.peers({ disk, directory: `${directory}/incoming` });
@@ -144,6 +155,7 @@ export class RaftGroup {
       journal.abandon();
       await killed;
     };
+    if (view.onRole !== undefined) journal.onRoleChange(view.onRole);
     const master = { id, journal, machine, peers, fatal, diverged, kill };
     this.#masters.set(id, master);
     await journal.start();
@@ -175,6 +187,20 @@ export class RaftGroup {
       const leaders = this.masters.filter(({ journal }) => journal.role === "leader");
       return leaders.sort((a, b) => b.journal.status().term - a.journal.status().term)[0];
     });
+  }
+
+  /** The leader, when it has written down where all members are: then it writes nothing more by itself. */
+  async described(timeoutMs = 10_000): Promise<Master> {
+    const isDescribed = ({ journal }: Master): boolean => {
+      const { lastIndex, appliedIndex } = journal.status();
+      const members = membersOf(journal.configuration).map((id) => journal.configuration.members[id]);
+      return (
+        lastIndex === appliedIndex && members.every((member) => member?.incarnation !== "" && member?.rpc !== undefined)
+      );
+    };
+    return this.until("a leader that has described all members", timeoutMs, () =>
+      this.masters.find((master) => master.journal.role === "leader" && isDescribed(master)),
+    );
   }
 
   /** Polls by the clock. */
