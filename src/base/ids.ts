@@ -42,6 +42,13 @@ export function parseMasterId(text: unknown): MasterId {
 }
 
 /** Checks text from outside. Throws `invalid`. */
+export function parseClusterId(text: string): ClusterId {
+  if (/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(text)) return text as ClusterId;
+  const shown = JSON.stringify(text.slice(0, 80));
+  throw new HeadpondError("invalid", `${shown} is no id of a cluster: take what \`uuidgen\` prints`);
+}
+
+/** Checks text from outside. Throws `invalid`. */
 export function parseFileVersionId(text: string): {
   id: FileVersionId;
   inodeId: InodeId;

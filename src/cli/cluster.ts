@@ -131,13 +131,19 @@ async function askAll(context: Context): Promise<ClusterStatus> {
       }
     }),
   );
-  // A leader that was cut off goes on saying that it leads: whoever has seen a higher term knows better.
-  const newest = [first, ...answers.values()].reduce((a, b) => (b.term > a.term ? b : a));
+  // A leader that was cut off goes on saying that it leads: whoever has seen a higher term knows better. In one term the leader
+  // knows best: a master that was removed while it was away goes on with what it knew.
+  const leading = [...answers].filter(([id, { masters }]) => isLeader(masters, id)).map(([, status]) => status);
+  const newest = [...leading, ...answers.values(), first].reduce((a, b) => (b.term > a.term ? b : a));
   const masters = newest.masters.map((known) => {
     const own = answers.get(known.id)?.masters.find(({ id }) => id === known.id);
     return own === undefined ? { ...known, reachable: false } : { ...known, ...own, role: known.role };
   });
   return { ...newest, masters };
+}
+
+function isLeader(masters: readonly MasterStatus[], id: string): boolean {
+  return masters.some((master) => master.id === id && master.role === "leader");
 }
 
 function showStatus(status: ClusterStatus, output: Output): void {

@@ -1,19 +1,23 @@
 /**
- * `journal status|checkpoint|dump|verify`: on a running cluster, or with `--dir` on files at rest. `dump` needs the files:
+ * `journal status|checkpoint|dump|verify|migrate`: on a running cluster, or with `--dir` on files at rest. `dump` needs the files:
  * it shows what was recorded, entry by entry.
  */
 
 import { HeadpondError } from "../base/errors.ts";
 import { formatBytes } from "../base/units.ts";
 import { NodeDisk } from "../io/node-disk.ts";
-import { inspectJournal, verifyJournal } from "../journal/inspect.ts";
+import { dumpJournal, verifyJournal } from "../journal/inspect.ts";
 import type { Command } from "../namespace/command.ts";
 import { decodeCommand } from "../namespace/command-codec.ts";
+import { decodeConfiguration } from "../raft/membership.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import { parseCount } from "./fs-list.ts";
+import { addMigrate } from "./migrate.ts";
 
-export function addJournal({ program, signal }: Commands): void {
+export function addJournal(commands: Commands): void {
+  const { program, signal } = commands;
   const journal = program.command("journal").description("the masters' journal");
+  addMigrate(commands, journal);
   leaf(journal, "status", "position and size of the log", "headpond journal status").action(
     action(signal, async (context) => {
       const status = await context.client().journalStatus({ signal });
@@ -76,11 +80,11 @@ export function addJournal({ program, signal }: Commands): void {
         let left = parseCount(String(flags["limit"]), "--limit");
         const from = parseCount(String(flags["from"]), "--from");
         const directory = String(flags["dir"]);
-        for await (const { index, term, payload } of inspectJournal(new NodeDisk(), directory)) {
+        for await (const { type, index, term, payload } of dumpJournal(new NodeDisk(), directory, from)) {
           if (signal.aborted) throw new HeadpondError("cancelled", "interrupted");
-          if (index < from) continue;
+          if (type !== "entry" && type !== "configuration") continue;
           if (left-- <= 0) break;
-          const command = payload.length === 0 ? { kind: "no-op" } : withoutSecrets(decodeCommand(payload));
+          const command = describe(type, payload);
           context.output.item({ index, term, bytes: payload.length, command }, () =>
             context.output.line(`${index} term ${term} ${payload.length} B  ${JSON.stringify(command)}`),
           );
@@ -88,6 +92,12 @@ export function addJournal({ program, signal }: Commands): void {
         return 0;
       }),
     );
+}
+
+/** Entries that a later leader made void are among them: the log shows what was written. */
+function describe(type: "entry" | "configuration", payload: Uint8Array): object {
+  if (type === "configuration") return { kind: "configuration", ...decodeConfiguration(payload) };
+  return payload.length === 0 ? { kind: "no-op" } : withoutSecrets(decodeCommand(payload));
 }
 
 /** The journal keeps the secrets of mounts, which every master needs; a dump is for eyes. */

@@ -94,7 +94,7 @@ export async function startRole(
   options: StartOptions = {},
 ): Promise<StartedRole> {
   const { readyTimeoutMs = readyTimeoutMsDefault, environment, prefix = [] } = options;
-  const [command = process.execPath, ...words] = [...prefix, process.execPath, headpondBin, ...args, "--json"];
+  const [command, ...words] = [...prefix, process.execPath, headpondBin, ...args, "--json"];
   const running = new ServerProcess(name, command, words, environment);
   const lines = createInterface({ input: running.stdout });
   const ready = await new Promise<ReadyLine>((done, fail) => {

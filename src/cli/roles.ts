@@ -2,19 +2,25 @@
 
 import type { Config } from "../base/config.ts";
 import { type ErrorCode, HeadpondError } from "../base/errors.ts";
+import { parseMasterId } from "../base/ids.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import type { Context } from "./context.ts";
+import type { JoinOptions } from "./joining.ts";
 import type { Served } from "./serve.ts";
 
 export function addRoles({ program, signal }: Commands): void {
-  leaf(program, "master", "run a master", "headpond master --config headpond.yaml").action(
-    action(signal, async (context) =>
-      serveRole(context, context.loadConfig().config, async (config) => {
-        const { makeDoors, serveMaster } = await loadRoles();
-        return serveMaster(config, makeDoors(config));
-      }),
-    ),
-  );
+  leaf(program, "master", "run a master", "headpond master --config headpond.yaml")
+    .option("--join <addresses>", "become a member of the cluster of these masters (host:port, comma separated)")
+    .option("--replace <id>", "with --join: a dead master that goes out in the same breath")
+    .option("--learner", "with --join: receive the log, but do not vote")
+    .action(
+      action(signal, async (context, flags) =>
+        serveRole(context, context.loadConfig().config, async (config) => {
+          const { makeDoors, serveMaster } = await loadRoles();
+          return serveMaster(config, makeDoors(config), joinOptions(flags, signal));
+        }),
+      ),
+    );
   leaf(program, "worker", "run a worker with its gateways", "headpond worker --config headpond.yaml").action(
     action(signal, async (context) =>
       serveRole(context, context.loadConfig().config, async (config) => {
@@ -23,6 +29,23 @@ export function addRoles({ program, signal }: Commands): void {
       }),
     ),
   );
+}
+
+function joinOptions(flags: Readonly<Record<string, unknown>>, signal: AbortSignal): JoinOptions | undefined {
+  const { join, replace, learner = false } = flags;
+  if (join === undefined) {
+    const [alone] = ["replace", "learner"].filter((name) => flags[name] !== undefined);
+    if (alone !== undefined) throw new HeadpondError("invalid", `--${alone} goes with --join HOST:PORT of a master`);
+    return undefined;
+  }
+  return {
+    seeds: String(join)
+      .split(",")
+      .map((seed) => seed.trim()),
+    replace: replace === undefined ? undefined : parseMasterId(replace),
+    learner: learner === true,
+    signal,
+  };
 }
 
 /** The code of the roles, with all its libraries, is loaded only by the commands that need it: `fs ls` starts sooner. */

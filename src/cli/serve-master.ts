@@ -1,45 +1,30 @@
 /**
- * A master wired to the real world: its directory holds `journal/` (the log and its checkpoints) and `state/` (LMDB).
+ * A master wired to the real world (`master-directory.ts` says what is in its directory).
  *
- * An empty directory is formatted as a new cluster of its own, and says so loudly: with the local journal there is nobody
- * whose data a new cluster could be confused with. Workers that know another cluster refuse to register.
+ * An empty directory is formatted as a new cluster of its own, and says so loudly, when that cannot tear a cluster in two: with the local
+ * journal, as the only founder, or when all founders were given one cluster id. Workers that know another cluster refuse to register.
  */
 
-import { randomUUID } from "node:crypto";
-import { join } from "node:path";
-import { type Config, formatHostPort } from "../base/config.ts";
+import { type Config, formatHostPort, parseHostPort } from "../base/config.ts";
 import { HeadpondError, isHeadpondError } from "../base/errors.ts";
 import type { ClusterId, MasterId } from "../base/ids.ts";
-import type { Clock } from "../io/clock.ts";
-import type { Disk, DiskLock } from "../io/disk.ts";
 import { Metrics } from "../io/metrics.ts";
-import { formatJournal } from "../journal/format.ts";
 import { verifyJournal } from "../journal/inspect.ts";
 import { readBootId, readMeta } from "../journal/journal-meta.ts";
-import { LocalJournal } from "../journal/local-journal.ts";
 import { Master } from "../master/master.ts";
-import type { CommandResult } from "../namespace/command.ts";
 import { LmdbStore } from "../namespace/lmdb-store.ts";
 import { Namespace } from "../namespace/namespace.ts";
-import { advertisedHost, type Doors, type Served } from "./serve.ts";
+import { journalOfFirstStart } from "./founding.ts";
+import { Joining, type JoinOptions } from "./joining.ts";
+import { formatLocked, isEmpty, journalDirectory, lockMaster, stateDirectory } from "./master-directory.ts";
+import { advertisedHost, type Doors, reachedHost, type Served } from "./serve.ts";
+import { makeJournal } from "./serve-journal.ts";
 import { openUnderStoreWith } from "./serve-under-store.ts";
 import { version } from "./version.ts";
 
-/** Held by the process that works on the directory. */
-const lockName = "lock";
-
-export function journalDirectory(masterDirectory: string): string {
-  return join(masterDirectory, "journal");
-}
-
-export async function serveMaster(config: Config, doors: Doors): Promise<Served> {
-  const { clock, disk, network, onFatal } = doors;
-  if (config["journal.type"] !== "local") {
-    throw new HeadpondError(
-      "unsupported",
-      `journal.type ${config["journal.type"]}: this version has the local journal only`,
-    );
-  }
+export async function serveMaster(config: Config, doors: Doors, join?: JoinOptions): Promise<Served> {
+  const { clock, disk, network } = doors;
+  const joining = join === undefined ? undefined : new Joining(config, doors, join);
   const logger = doors.logger.child({ master: config["master.id"] });
   const metrics = new Metrics();
   const directory = config["master.dir"];
@@ -50,28 +35,27 @@ export async function serveMaster(config: Config, doors: Doors): Promise<Served>
   try {
     const lock = await lockMaster(disk, directory);
     closers.push(() => lock.release());
-    const clusterId = await openOrFormat(directory, doors);
+    const clusterId = await openOrFormat(config, doors, joining);
     const bootId = await readBootId(disk);
     const store = await LmdbStore.open({
-      directory: join(directory, "state"),
+      directory: stateDirectory(directory),
       disk,
       ...(bootId === undefined ? {} : { bootId }),
     });
     const namespace = new Namespace({ store });
     closers.push(() => namespace.close());
-    const journal = new LocalJournal<CommandResult>({
-      disk,
-      clock,
+    let master: Master | undefined;
+    const { journal, alarm } = await makeJournal({
+      config,
+      doors,
       logger,
       metrics,
-      directory: journalDirectory(directory),
       clusterId,
-      machine: namespace,
-      limits: { checkpointEveryBytes: config["journal.checkpointEvery"] },
-      onFatal,
+      namespace,
+      addresses: () => master?.addresses,
     });
     closers.push(() => journal.close());
-    const master = new Master({
+    master = new Master({
       id: config["master.id"] as MasterId,
       clusterId,
       clusterName: config["cluster.name"],
@@ -85,17 +69,25 @@ export async function serveMaster(config: Config, doors: Doors): Promise<Served>
       metrics,
       rpcAddress: config["master.rpc"],
       httpAddress: config["master.http"],
+      ...(config["journal.type"] === "local"
+        ? {}
+        : { advertisedHost: reachedHost(config["master.rpc"].host, config, "master.rpc") }),
       journal,
       namespace,
+      alarm,
       verifyJournal: () => verifyJournal(disk, journalDirectory(directory)),
       openUnderStore: openUnderStoreWith(doors, metrics),
       workerTimeoutMs: config["master.workerTimeout"],
       rates: definedRates(config),
     });
-    closers.push(() => master.close());
-    await master.start();
-    const rpc = formatHostPort({ ...master.rpcAddress, host: advertisedHost(master.rpcAddress.host, undefined) });
-    const http = formatHostPort({ ...master.httpAddress, host: advertisedHost(master.httpAddress.host, undefined) });
+    const running = master;
+    closers.push(async () => {
+      await running.handOver();
+      await running.close();
+    });
+    await running.start();
+    await joining?.join();
+    const { rpc, http } = reached(running);
     return { masters: [rpc], endpoints: { rpc, http: `http://${http}` }, workers: [], directory, close };
   } catch (error) {
     // What stays open keeps the process alive, and nobody would start it again.
@@ -116,18 +108,14 @@ function withAdvice(error: unknown, directory: string): unknown {
   return new HeadpondError("corrupt", message, { cause: error, details: error.details ?? {} });
 }
 
-/**
- * Before anything in the directory is opened or made: a second process would write into the state of the first one, and
- * two that find it empty would both format it.
- */
-async function lockMaster(disk: Disk, directory: string): Promise<DiskLock> {
-  await disk.makeDirectory(directory);
-  const lock = await disk.lock(join(directory, lockName));
-  if (lock !== undefined) return lock;
-  throw new HeadpondError(
-    "unavailable",
-    `${directory}: already in use by another process: stop it, or choose another directory`,
-  );
+/** A wildcard says nothing to those who read the ready line. */
+function reached(master: Master): { readonly rpc: string; readonly http: string } {
+  const at = (address: string): string => {
+    const { host, port } = parseHostPort(address);
+    return formatHostPort({ host: advertisedHost(host, undefined), port });
+  };
+  const { rpc, http } = master.addresses;
+  return { rpc: at(rpc), http: at(http) };
 }
 
 function definedRates(config: Config): { linkBytesPerSecond?: number; originBytesPerSecond?: number } {
@@ -139,62 +127,26 @@ function definedRates(config: Config): { linkBytesPerSecond?: number; originByte
   };
 }
 
-async function openOrFormat(directory: string, { disk, clock, logger }: Doors): Promise<ClusterId> {
-  const journal = journalDirectory(directory);
-  if ((await namesIn(disk, directory)).length === 0) {
-    const clusterId = randomUUID() as ClusterId;
-    await formatLocked({ disk, clock, directory, clusterId, erase: undefined });
-    logger.warn("formatted a new, empty cluster", { clusterId, directory });
+/** The cluster that the directory belongs to, which is locked; an empty one is formatted if that can do no harm. */
+async function openOrFormat(config: Config, doors: Doors, joining: Joining | undefined): Promise<ClusterId> {
+  const { disk, clock, logger } = doors;
+  const directory = config["master.dir"];
+  if (await isEmpty(disk, directory)) {
+    const journal = joining === undefined ? journalOfFirstStart(config) : await joining.prepare();
+    await formatLocked({ disk, clock, directory, journal });
+    const { clusterId, type } = journal;
+    if (joining !== undefined) logger.info("formatted to join a cluster", { clusterId, directory });
+    else logger.warn("formatted a new, empty cluster", { clusterId, directory, journal: type });
     return clusterId;
   }
-  return (await readMeta(disk, journal)).clusterId;
-}
-
-type FormatOptions = {
-  readonly disk: Disk;
-  readonly clock: Clock;
-  readonly directory: string;
-  readonly clusterId: ClusterId;
-  readonly erase: string | undefined;
-};
-
-/**
- * Throws `already-exists` unless the directory is empty, or `erase` is the id of the cluster in it; `unavailable` while a
- * master runs on it.
- */
-export async function formatMaster(options: FormatOptions): Promise<void> {
-  const lock = await lockMaster(options.disk, options.directory);
-  try {
-    await formatLocked(options);
-  } finally {
-    await lock.release();
-  }
-}
-
-async function formatLocked(options: FormatOptions): Promise<void> {
-  const { disk, clock, directory, clusterId, erase } = options;
-  const journal = journalDirectory(directory);
-  if (erase !== undefined) {
-    const present = await readMeta(disk, journal);
-    if (present.clusterId !== erase) {
-      throw new HeadpondError(
-        "denied",
-        `${directory} belongs to cluster ${present.clusterId}, not ${erase}: nothing was erased`,
-      );
-    }
-    await disk.removeTree(join(directory, "state"));
-    await disk.removeTree(journal);
-  }
-  const names = await namesIn(disk, directory);
-  if (names.length > 0) {
+  const { clusterId } = await readMeta(disk, journalDirectory(directory));
+  const wanted = config["cluster.id"];
+  if (wanted !== undefined && wanted !== clusterId) {
     throw new HeadpondError(
-      "already-exists",
-      `${directory} is not empty (${names.slice(0, 3).join(", ")}): choose another, or erase it with --erase CLUSTER-ID`,
+      "invalid",
+      `${directory} belongs to cluster ${clusterId}, not to ${wanted} (cluster.id): give this master its own directory`,
     );
   }
-  await formatJournal({ disk, clock, directory: journal, clusterId });
-}
-
-async function namesIn(disk: Disk, directory: string): Promise<readonly string[]> {
-  return (await disk.list(directory)).filter((name) => name !== lockName);
+  await joining?.check(clusterId);
+  return clusterId;
 }

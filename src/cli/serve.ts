@@ -44,6 +44,20 @@ export function makeDoors(config: Config): Doors {
   };
 }
 
+/**
+ * The host by which other machines reach a door of this master that listens on `listenHost`: what is configured, what the list
+ * of founders calls it, or what it listens on. Throws `invalid` when that is a wildcard, which says nothing to them.
+ */
+export function reachedHost(listenHost: string, config: Config, setting: string): string {
+  const told = config["master.advertise"] ?? config["journal.raft.members"][config["master.id"]]?.host;
+  if (told !== undefined) return told;
+  if (listenHost !== "0.0.0.0" && listenHost !== "::") return listenHost;
+  throw new HeadpondError(
+    "invalid",
+    `${setting} is ${listenHost}, which other machines cannot connect to: set master.advertise to the name of this machine`,
+  );
+}
+
 /** The host that others should use for a listener: a wildcard says nothing to them. */
 export function advertisedHost(listenHost: string, advertise: string | undefined): string {
   if (advertise !== undefined) return advertise;

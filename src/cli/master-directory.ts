@@ -1,0 +1,103 @@
+/**
+ * A master's directory: `journal/` (the log and its checkpoints), `state/` (LMDB) and a lock. What makes one: `format`, the first
+ * start, joining; and what must never happen: two processes on one directory, or a journal that is overwritten.
+ */
+
+import { randomUUID } from "node:crypto";
+import { join } from "node:path";
+import { HeadpondError } from "../base/errors.ts";
+import type { ClusterId, MasterId } from "../base/ids.ts";
+import type { Clock } from "../io/clock.ts";
+import type { Disk, DiskLock } from "../io/disk.ts";
+import { formatJournal } from "../journal/format.ts";
+import { readMeta } from "../journal/journal-meta.ts";
+
+/** Held by the process that works on the directory. */
+const lockName = "lock";
+
+export function journalDirectory(masterDirectory: string): string {
+  return join(masterDirectory, "journal");
+}
+
+export function stateDirectory(masterDirectory: string): string {
+  return join(masterDirectory, "state");
+}
+
+/** What a new journal is the beginning of. */
+export type NewJournal = { readonly clusterId: ClusterId } & (
+  | { readonly type: "local" }
+  /** `founders`: by id, `host:port` of their journals; without them it waits until a leader has it as a member. */
+  | { readonly type: "raft"; readonly id: MasterId; readonly founders: Readonly<Record<string, string>> | undefined }
+);
+
+/**
+ * Before anything in the directory is opened or made: a second process would write into the state of the first one, and
+ * two that find it empty would both format it.
+ */
+export async function lockMaster(disk: Disk, directory: string): Promise<DiskLock> {
+  await disk.makeDirectory(directory);
+  const lock = await disk.lock(join(directory, lockName));
+  if (lock !== undefined) return lock;
+  throw new HeadpondError(
+    "unavailable",
+    `${directory}: already in use by another process: stop it, or choose another directory`,
+  );
+}
+
+/** Of a locked directory. */
+export async function isEmpty(disk: Disk, directory: string): Promise<boolean> {
+  return (await namesIn(disk, directory)).length === 0;
+}
+
+type FormatOptions = {
+  readonly disk: Disk;
+  readonly clock: Clock;
+  readonly directory: string;
+  readonly journal: NewJournal;
+  readonly erase?: string | undefined;
+};
+
+/**
+ * Throws `already-exists` unless the directory is empty, or `erase` is the id of the cluster in it; `unavailable` while a
+ * master runs on it.
+ */
+export async function formatMaster(options: FormatOptions): Promise<void> {
+  const lock = await lockMaster(options.disk, options.directory);
+  try {
+    await formatLocked(options);
+  } finally {
+    await lock.release();
+  }
+}
+
+export async function formatLocked(options: FormatOptions): Promise<void> {
+  const { disk, clock, directory, journal, erase } = options;
+  if (erase !== undefined) {
+    const present = await readMeta(disk, journalDirectory(directory));
+    if (present.clusterId !== erase) {
+      throw new HeadpondError(
+        "denied",
+        `${directory} belongs to cluster ${present.clusterId}, not ${erase}: nothing was erased`,
+      );
+    }
+    await disk.removeTree(stateDirectory(directory));
+    await disk.removeTree(journalDirectory(directory));
+  }
+  const names = await namesIn(disk, directory);
+  if (names.length > 0) {
+    throw new HeadpondError(
+      "already-exists",
+      `${directory} is not empty (${names.slice(0, 3).join(", ")}): choose another, or erase it with --erase CLUSTER-ID`,
+    );
+  }
+  const { clusterId } = journal;
+  const raft =
+    journal.type === "local"
+      ? {}
+      : { raft: { id: journal.id, incarnation: randomUUID() as string, founders: journal.founders } };
+  await formatJournal({ disk, clock, directory: journalDirectory(directory), clusterId, ...raft });
+}
+
+async function namesIn(disk: Disk, directory: string): Promise<readonly string[]> {
+  return (await disk.list(directory)).filter((name) => name !== lockName);
+}

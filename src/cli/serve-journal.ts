@@ -1,0 +1,114 @@
+/** The journal of a master by its configuration, and what its directory must be for that. */
+
+import { randomBytes } from "node:crypto";
+import { join } from "node:path";
+import type { Config } from "../base/config.ts";
+import { HeadpondError } from "../base/errors.ts";
+import type { ClusterId } from "../base/ids.ts";
+import { Random } from "../base/random.ts";
+import type { Logger } from "../io/logger.ts";
+import type { Metrics } from "../io/metrics.ts";
+import type { Journal } from "../journal/journal.ts";
+import { LocalJournal } from "../journal/local-journal.ts";
+import { readIdentity } from "../journal/raft-identity.ts";
+import { RaftJournal } from "../journal/raft-journal.ts";
+import { TcpPeers } from "../journal/tcp-peers.ts";
+import type { CommandResult } from "../namespace/command.ts";
+import type { Namespace } from "../namespace/namespace.ts";
+import { journalDirectory } from "./master-directory.ts";
+import type { Doors } from "./serve.ts";
+import { version } from "./version.ts";
+
+/** Part of the election timeout for which a quorum's answer is a lease. */
+const leaseShare = 0.9;
+/** A tick is a third of a heartbeat, and not shorter than timers are exact. */
+const tickMsMin = 5;
+
+export type JournalParts = {
+  readonly config: Config;
+  readonly doors: Doors;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  readonly clusterId: ClusterId;
+  readonly namespace: Namespace;
+  /** Of the master's own doors, once they are known. */
+  readonly addresses: () => { readonly rpc: string; readonly http: string } | undefined;
+};
+
+export type MadeJournal = {
+  readonly journal: Journal<CommandResult>;
+  /** Why it must not be relied on; undefined: it can. */
+  readonly alarm: () => string | undefined;
+};
+
+/** Not started. Throws `invalid` when the directory was made for another type of journal or another master. */
+export async function makeJournal(parts: JournalParts): Promise<MadeJournal> {
+  const { config, doors, logger, metrics, clusterId, namespace, addresses } = parts;
+  const { disk, clock, network, onFatal } = doors;
+  const directory = journalDirectory(config["master.dir"]);
+  const identity = await readIdentity(disk, directory);
+  const common = { disk, clock, logger, metrics, directory, clusterId, machine: namespace, onFatal };
+  const checkpointEveryBytes = config["journal.checkpointEvery"];
+  switch (config["journal.type"]) {
+    case "local": {
+      if (identity !== undefined) {
+        throw new HeadpondError(
+          "invalid",
+          `${directory} is of member ${identity.id} of a Raft cluster: set journal.type to raft and master.id to ${identity.id}`,
+        );
+      }
+      return { journal: new LocalJournal({ ...common, limits: { checkpointEveryBytes } }), alarm: () => undefined };
+    }
+    case "raft": {
+      const id = config["master.id"];
+      if (identity === undefined) {
+        throw new HeadpondError(
+          "invalid",
+          `${directory} holds a local journal: \`headpond journal migrate --dir ${config["master.dir"]} --to raft --id ${id} --listen HOST:PORT\` makes it the first of several`,
+        );
+      }
+      if (identity.id !== id) {
+        throw new HeadpondError(
+          "invalid",
+          `${directory} is of member ${identity.id}, master.id is ${id}: an id belongs to one disk, for ever`,
+        );
+      }
+      const random = new Random(randomBytes(4).readUInt32LE());
+      const peers = new TcpPeers({
+        network,
+        clock,
+        logger,
+        random,
+        listen: config["journal.raft.listen"],
+        snapshots: { disk, directory: join(directory, "incoming") },
+        limits: { snapshotBytesPerSecond: config["journal.raft.snapshotRate"] },
+      });
+      const electionTimeoutMs = config["journal.raft.electionTimeout"];
+      const heartbeatMs = config["journal.raft.heartbeat"];
+      let alarm: string | undefined;
+      const journal = new RaftJournal<CommandResult>({
+        ...common,
+        id,
+        peers,
+        random,
+        addresses: () => addresses() ?? { rpc: "", http: "" },
+        software: version,
+        onDiverged: (details) => (alarm = details),
+        limits: {
+          checkpointEveryBytes,
+          raft: {
+            electionTimeoutMs,
+            heartbeatMs,
+            leaseMs: Math.floor(electionTimeoutMs * leaseShare),
+            tickMs: Math.max(tickMsMin, Math.floor(heartbeatMs / 3)),
+          },
+        },
+      });
+      return { journal, alarm: () => alarm };
+    }
+    case "zookeeper":
+      throw new HeadpondError("unsupported", "journal.type zookeeper: this version has the local and the Raft journal");
+    default:
+      return config["journal.type"] satisfies never;
+  }
+}
