@@ -9,6 +9,7 @@ import { type Config, formatHostPort, parseHostPort } from "../base/config.ts";
 import { HeadpondError, isHeadpondError } from "../base/errors.ts";
 import type { ClusterId, MasterId } from "../base/ids.ts";
 import { Metrics } from "../io/metrics.ts";
+import { PacedCopier } from "../io/paced-copy.ts";
 import { verifyJournal } from "../journal/inspect.ts";
 import { readBootId, readMeta } from "../journal/journal-meta.ts";
 import { Master } from "../master/master.ts";
@@ -40,6 +41,7 @@ export async function serveMaster(config: Config, doors: Doors, join?: JoinOptio
     const store = await LmdbStore.open({
       directory: stateDirectory(directory),
       disk,
+      copier: new PacedCopier({ disk, clock }),
       ...(bootId === undefined ? {} : { bootId }),
     });
     const namespace = new Namespace({ store });

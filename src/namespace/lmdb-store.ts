@@ -9,7 +9,8 @@
 
 import { open as openLmdb, type RootDatabaseOptionsWithPath } from "lmdb";
 import { HeadpondError, isHeadpondError } from "../base/errors.ts";
-import { type Batch, rowsTable, type Store, type Table } from "./store.ts";
+import { type Meta, metaBytes, PageSet, readFreePages, readMeta } from "./lmdb-pages.ts";
+import { type Batch, type FileSum, rowsTable, type Store, type Table } from "./store.ts";
 
 /** The part of the disk door (io/disk.ts) that files of a state need. */
 export interface StoreDisk {
@@ -24,6 +25,7 @@ export interface StoreDisk {
 
 export interface StoreFile {
   read(buffer: Uint8Array, position: number): Promise<number>;
+  readSync(buffer: Uint8Array, position: number): number;
   truncate(sizeBytes: number): Promise<void>;
   datasync(): Promise<void>;
   close(): Promise<void>;
@@ -35,7 +37,24 @@ export type LmdbStoreOptions = {
   readonly disk: StoreDisk;
   /** Names the running boot of the machine (Linux: /proc/sys/kernel/random/boot_id). Absent: crashes of the machine are not noticed. */
   readonly bootId?: string;
+  /** Copies the file of a backup (io/paced-copy.ts). Absent: LMDB does, as fast as the disk lets it, which others notice. */
+  readonly copier?: StoreCopier;
 };
+
+export interface StoreCopier {
+  /**
+   * Copies the runs of `from` to their places in the new file `to` of `sizeBytes`, with `head` for its first bytes; all else is
+   * zeros. Durable when it resolves.
+   */
+  copy(request: {
+    readonly from: StoreFile;
+    readonly to: string;
+    readonly sizeBytes: number;
+    readonly head: Uint8Array;
+    /** Position and length, ascending. */
+    readonly runs: Iterable<readonly [position: number, length: number]>;
+  }): Promise<FileSum>;
+}
 
 /** So little is nothing: a commit writes whole pages, many at a time. */
 const fullDiskBytes = 1024 * 1024;
@@ -69,6 +88,8 @@ export class LmdbStore implements Store {
   readonly #path: string;
   #environment: Environment;
   readonly #key: KeyRef = { bytes: Buffer.alloc(0), start: 0, end: 0 };
+  /** The commit under way. */
+  #committing: Promise<unknown> | undefined;
   /** Whether the state of before was thrown away, because the machine had crashed with it open. */
   discardedUnclean = false;
 
@@ -145,10 +166,13 @@ export class LmdbStore implements Store {
         }
       }
     });
+    this.#committing = committed;
     try {
       await committed;
     } catch (error) {
       throw await this.#writeError(await commitError(error));
+    } finally {
+      if (this.#committing === committed) this.#committing = undefined;
     }
     // Reads within this turn of the event loop must see the batch, too.
     root.resetReadTxn();
@@ -167,14 +191,64 @@ export class LmdbStore implements Store {
     return new HeadpondError("unavailable", message, { cause: error });
   }
 
-  async backup(path: string): Promise<void> {
+  async backup(path: string): Promise<FileSum | undefined> {
+    const { copier, disk } = this.#options;
     try {
+      if (copier !== undefined) return await this.#backupBy(copier, path);
       await this.#environment.root.backup(path, false);
-      await syncFile(this.#options.disk, path);
+      await syncFile(disk, path);
+      return undefined;
     } catch (error) {
-      await this.#options.disk.removeTree(path);
+      await disk.removeTree(path);
       throw storeError(error, path);
     }
+  }
+
+  /**
+   * LMDB never writes over a page that an open read transaction can reach. So its pages can be copied at leisure, and are
+   * one commit's together with the meta pages as they were when the transaction began.
+   */
+  async #backupBy(copier: StoreCopier, path: string): Promise<FileSum> {
+    const from = await this.#options.disk.open(this.#path, "write");
+    try {
+      while (this.#committing !== undefined) await this.#committing.catch(ignore);
+      // In this turn nobody commits: transaction, meta pages and counts belong together.
+      const { root, tables } = this.#environment;
+      root.resetReadTxn();
+      const transaction = root.useReadTransaction();
+      try {
+        const { head, meta } = this.#readMetaPages(from);
+        const usedPages = countPages(tables) + 2;
+        const free = await readFreePages((buffer, at) => from.read(buffer, at), meta);
+        // LMDB may lose a free page now and then, and can never have one more than it does not use.
+        const isSound = free !== undefined && free.size + usedPages <= meta.pageCount;
+        const runs = (isSound ? free : new PageSet(meta.pageCount)).complementRuns(freeRunPagesMin);
+        const { pageSizeBytes, pageCount } = meta;
+        return await copier.copy({
+          from,
+          to: path,
+          sizeBytes: pageCount * pageSizeBytes,
+          head,
+          runs: inBytes(runs, pageSizeBytes),
+        });
+      } finally {
+        transaction.done();
+      }
+    } finally {
+      await from.close();
+    }
+  }
+
+  #readMetaPages(file: StoreFile): { readonly head: Buffer; readonly meta: Meta } {
+    const first = Buffer.alloc(metaBytes);
+    const pageSizeBytes = file.readSync(first, 0) < metaBytes ? undefined : readMeta(first)?.pageSizeBytes;
+    const head = Buffer.alloc(2 * (pageSizeBytes ?? 0));
+    if (pageSizeBytes !== undefined && file.readSync(head, 0) === head.length) {
+      const [even, odd] = [readMeta(head), readMeta(head.subarray(pageSizeBytes))];
+      if (even !== undefined && odd !== undefined)
+        return { head, meta: even.transaction > odd.transaction ? even : odd };
+    }
+    throw new HeadpondError("corrupt", `${this.#path}: its first pages are damaged; ${advice}`);
   }
 
   async peek(path: string, table: Table, key: Uint8Array): Promise<Buffer | undefined> {
@@ -245,6 +319,30 @@ export class LmdbStore implements Store {
   }
 }
 
+/** Fewer free pages in a row are copied with what is around them: many small writes cost more. */
+const freeRunPagesMin = 16;
+
+type TreeStats = { readonly [count in "treeBranchPageCount" | "treeLeafPageCount" | "overflowPages"]: number };
+
+/** Pages of all tables, of the table of tables and of the tree of free pages. */
+function countPages(databases: readonly { getStats(): unknown }[]): number {
+  const trees = databases.map((database) => database.getStats() as TreeStats);
+  const { free } = trees[0] as unknown as { readonly free: TreeStats };
+  const { root } = trees[0] as unknown as { readonly root: TreeStats };
+  let count = 0;
+  for (const tree of [...trees, root, free]) {
+    count += tree.treeBranchPageCount + tree.treeLeafPageCount + tree.overflowPages;
+  }
+  return count;
+}
+
+function* inBytes(
+  runs: Iterable<readonly [number, number]>,
+  pageSizeBytes: number,
+): Generator<readonly [number, number]> {
+  for (const [first, count] of runs) yield [first * pageSizeBytes, count * pageSizeBytes];
+}
+
 async function openEnvironment(path: string, disk: StoreDisk, readOnly: boolean): Promise<Environment> {
   try {
     await checkFile(path, disk, readOnly);
@@ -289,26 +387,22 @@ async function checkFile(path: string, disk: StoreDisk, mustExist: boolean): Pro
   }
   const file = await disk.open(path, "write");
   try {
-    const metaBytes = 160;
     const page = Buffer.alloc(metaBytes);
-    let neededBytes = 0;
-    let newest = -1n;
+    let newest: Meta | undefined;
     let pageSizeBytes = 4096;
     for (const number of [0, 1]) {
-      const at = number * pageSizeBytes;
-      if ((await file.read(page, at)) < metaBytes || page.readUInt32LE(24) !== 0xbeefc0de) {
+      const count = await file.read(page, number * pageSizeBytes);
+      const meta = count < metaBytes ? undefined : readMeta(page);
+      if (meta === undefined) {
         throw new HeadpondError(
           "corrupt",
           `${path} is no state of Headpond, or cut short: it has ${sizeBytes} bytes; ${advice}`,
         );
       }
-      pageSizeBytes = page.readUInt32LE(48);
-      const transaction = page.readBigUInt64LE(152);
-      if (transaction > newest) {
-        newest = transaction;
-        neededBytes = (Number(page.readBigUInt64LE(144)) + 1) * pageSizeBytes;
-      }
+      pageSizeBytes = meta.pageSizeBytes;
+      if (newest === undefined || meta.transaction > newest.transaction) newest = meta;
     }
+    const neededBytes = (newest?.pageCount ?? 0) * pageSizeBytes;
     if (sizeBytes + unusedPagesMax * pageSizeBytes < neededBytes) {
       throw new HeadpondError(
         "corrupt",

@@ -67,12 +67,12 @@ export class MemoryStore implements Store {
     this.#incarnation++;
   }
 
-  backup(path: string): Promise<void> {
+  backup(path: string): Promise<undefined> {
     this.#copies.set(
       path,
       this.#tables.map((rows) => new Map(rows)),
     );
-    return Promise.resolve();
+    return Promise.resolve(undefined);
   }
 
   replace(path: string | undefined): Promise<void> {

@@ -21,7 +21,7 @@ import type { Inode } from "./inode.ts";
 import { keyNumber, ttlPrefix } from "./keys.ts";
 import type { Intent, MountRow } from "./registry.ts";
 import { describeHeader, headerKey, State } from "./state.ts";
-import { rowsTable, type Store } from "./store.ts";
+import { type FileSum, rowsTable, type Store } from "./store.ts";
 import { Tree } from "./tree.ts";
 
 export type NamespaceLimits = {
@@ -122,15 +122,18 @@ export class Namespace {
    * Flushes, then copies the store while applies go on. The copy is of one index, which is returned; it is at or after
    * that of the call.
    */
-  async writeCheckpoint(
-    path: string,
-  ): Promise<{ readonly index: number; readonly term: number; readonly digest: string }> {
+  async writeCheckpoint(path: string): Promise<{
+    readonly index: number;
+    readonly term: number;
+    readonly digest: string;
+    readonly sum?: FileSum;
+  }> {
     await this.#flusher.flush();
-    await this.#store.backup(path);
+    const sum = await this.#store.backup(path);
     // A flush may have come between: what the copy holds, the copy says.
     const header = await this.#store.peek(path, rowsTable, headerKey);
     if (header === undefined) throw new HeadpondError("corrupt", `the checkpoint ${path} has no header`);
-    return describeHeader(header);
+    return { ...describeHeader(header), ...(sum === undefined ? {} : { sum }) };
   }
 
   /** Nothing else may be called until it resolves. */

@@ -13,6 +13,8 @@ export const namesTable = 1;
 export const rowsTable = 2;
 export type Table = typeof inodesTable | typeof namesTable | typeof rowsTable;
 
+export type FileSum = { readonly bytes: number; readonly xxh64: string };
+
 export interface Store {
   /** The value under a key as of the last commit. Valid only until the next call. */
   get(table: Table, key: Uint8Array): Buffer | undefined;
@@ -20,8 +22,8 @@ export interface Store {
   scan(table: Table, from: Uint8Array, visit: (key: Buffer, value: Buffer) => boolean): void;
   /** Writes all of the batch or nothing; readers see it when it resolves. One at a time. The batch must not change meanwhile. */
   commit(batch: Batch): Promise<void>;
-  /** Writes a copy of some commit at or after the call into the new file `path`, durable when it resolves. */
-  backup(path: string): Promise<void>;
+  /** Writes a copy of some commit at or after the call into the new file `path`, durable when it resolves; with its sum, if that came by the way. */
+  backup(path: string): Promise<FileSum | undefined>;
   /** Replaces all rows by those of a copy; `undefined`: by none. Nothing else may run meanwhile. */
   replace(path: string | undefined): Promise<void>;
   /** Reads one row of the copy at `path`, without touching this store. */
