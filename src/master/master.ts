@@ -26,6 +26,7 @@ import { Core } from "./core.ts";
 import { DataService } from "./data-service.ts";
 import { type DeadVersionLimits, DeadVersions } from "./dead-versions.ts";
 import { type EventLimits, EventLog } from "./events.ts";
+import { FeatureLevels } from "./feature-levels.ts";
 import { masterHandlers } from "./handlers.ts";
 import { Housekeeping, type HousekeepingLimits, housekeepingLimits } from "./housekeeping.ts";
 import { type IntentLimits, Intents } from "./intents.ts";
@@ -132,6 +133,8 @@ export class Master {
   readonly #events: EventLog;
   readonly #workers: WorkerService;
   readonly #lists: MasterLists;
+  readonly #features: FeatureLevels;
+  readonly #proposer: Proposer;
   readonly #rpc: RpcServer<MasterMethods>;
   readonly #http: Pick<HttpServer, "listen" | "close">;
   readonly #closing = new AbortController();
@@ -169,7 +172,9 @@ export class Master {
       applied: (command, result, intent) => this.#events.applied(namespace.applied.index + 1, command, result, intent),
       reset: () => this.#events.begin(namespace.applied.index),
     });
-    const proposer = new Proposer({ journal, clock: this.#leaderClock });
+    this.#features = new FeatureLevels({ namespace, journal, clock, logger });
+    const proposer = new Proposer({ journal, clock: this.#leaderClock, features: this.#features });
+    this.#proposer = proposer;
     const slices = new TimeSlices({ clock });
     const blockMap = new BlockMap({ isKnown: (inodeId) => inodeId < namespace.nextInodeId });
     const lossTimeoutMs = options.workerTimeoutMs === undefined ? {} : { lossTimeoutMs: options.workerTimeoutMs };
@@ -443,6 +448,7 @@ export class Master {
     // One that stood by for a while knows the workers already: they report to all masters.
     const nowMs = this.#clock.monotonicMs();
     this.#settled = this.#workers.settleIn(this.#limits.settleMs - (nowMs - (this.#listensSinceMs ?? nowMs)));
+    this.#features.start(this.#proposer);
     this.#intents.start();
     this.#jobs.start();
     this.#housekeeping.start();
@@ -454,7 +460,7 @@ export class Master {
     this.#workers.unsettle();
     this.#sync.close();
     this.#workers.pushRole();
-    await Promise.all([this.#jobs.stop(), this.#housekeeping.stop(), this.#intents.stop()]);
+    await Promise.all([this.#jobs.stop(), this.#housekeeping.stop(), this.#intents.stop(), this.#features.stop()]);
   }
 
   async #tick(): Promise<void> {

@@ -3,6 +3,7 @@
 import type { JobId } from "../base/ids.ts";
 import { type CommandOf, type ResultOf, revisionFilesMax, revisionsKeptMax } from "./command.ts";
 import { fail, quote } from "./failure.ts";
+import { featureLevelLimit } from "./feature-level.ts";
 import {
   jobPrefix,
   jobProgressPrefix,
@@ -89,19 +90,16 @@ export function applySetSetting(tree: Tree, command: CommandOf<"set-setting">): 
   return { ok: true };
 }
 
-/** Highest feature level that this software knows. */
-export const featureLevelMax = 1;
-
 export function applySetFeatureLevel(
   tree: Tree,
   command: CommandOf<"set-feature-level">,
 ): ResultOf<"set-feature-level"> {
   const { header } = tree.state;
   const { level } = command;
-  if (!Number.isSafeInteger(level) || level < header.featureLevel || level > featureLevelMax) {
+  if (!Number.isSafeInteger(level) || level < header.featureLevel || level > featureLevelLimit) {
     return fail(
       "invalid",
-      `feature level ${level} is not within ${header.featureLevel} (the current one) to ${featureLevelMax}`,
+      `feature level ${level} is not within ${header.featureLevel} (the current one) to ${featureLevelLimit}`,
     );
   }
   header.featureLevel = level;

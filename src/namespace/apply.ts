@@ -22,6 +22,7 @@ import { applyCloseSession, applyExpireSessions, applyOpenSession, applyRenewSes
 import { type Command, type CommandResult, type Origin, requestIdBytesMax } from "./command.ts";
 import { decode } from "./command-codec.ts";
 import { fail, quote } from "./failure.ts";
+import { featureLevelLimit, requireUnderstood } from "./feature-level.ts";
 import { hashBytes, hashHigh, hashLow } from "./hash.ts";
 import { requestIdPrefix, requestTimePrefix, rowKey, textKey } from "./keys.ts";
 import type { Intent } from "./registry.ts";
@@ -45,6 +46,10 @@ export function applyPayload(tree: Tree, payload: Uint8Array, observer?: ApplyOb
   currentObserver = observer;
   const { command, bodyOffset } = decode(payload);
   const { header } = tree.state;
+  // Before anything is changed: whoever cannot follow ends with the state as it was.
+  if (command.kind === "set-feature-level" && command.level <= featureLevelLimit) {
+    requireUnderstood(command.level, tree.state.featureLevelMax, "a command");
+  }
   header.version++;
   if (command.timeMs > header.nowMs) header.nowMs = command.timeMs;
   const { origin, requestId } = command;

@@ -359,7 +359,7 @@ claim("jobs, settings and the feature level are kept as given", (_shell, harness
   ]);
   ok(harness.run("set-setting", { key: "policy/a", value: null }));
   assert.equal(namespace.documents.setting("policy/a"), undefined);
-  assert.equal(code(harness.run("set-feature-level", { level: 99 })), "invalid");
+  assert.equal(code(harness.run("set-feature-level", { level: 65_536 })), "invalid");
   assert.equal(ok(harness.run("set-feature-level", { level: 1 })).level, 1);
 });
 

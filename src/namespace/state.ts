@@ -6,6 +6,7 @@
 
 import { HeadpondError } from "../base/errors.ts";
 import { type InodeId, rootInodeId } from "../base/ids.ts";
+import { featureLevelMax, featureLevelMin, requireUnderstood } from "./feature-level.ts";
 import { Digest, hashBytes, hashHigh, hashLow } from "./hash.ts";
 import { Inode } from "./inode.ts";
 import { InodeTable } from "./inode-table.ts";
@@ -55,15 +56,20 @@ export class State {
   readonly inodes: InodeTable;
   readonly rows: RowTable;
   readonly sessions: SessionTable;
+  /** Highest that this software understands. */
+  readonly featureLevelMax: number;
 
   /** Reads what the store holds. Throws `corrupt` or `unsupported`. */
   constructor(
     store: Store,
     limits: { readonly cachedInodesMax: number; readonly cachedNamesMax: number; readonly cachedRowsBytesMax: number },
+    understood: number = featureLevelMax,
   ) {
     this.#store = store;
+    this.featureLevelMax = understood;
     const found = store.get(rowsTable, headerKey);
     this.header = found === undefined ? emptyHeader() : parseHeader(Buffer.from(found));
+    requireUnderstood(this.header.featureLevel, understood, "the state");
     const { digests, nextInodeId } = this.header;
     this.#inodesDigest = Digest.parse(digests.inodes);
     this.#rowsDigest = Digest.parse(digests.rows);
@@ -152,7 +158,7 @@ function emptyHeader(): Header {
     appliedTerm: 0,
     version: 0,
     nowMs: 0,
-    featureLevel: 1,
+    featureLevel: featureLevelMin,
     nextInodeId: rootInodeId + 1,
     nextMountId: 1,
     nextSessionId: 1,
