@@ -16,6 +16,7 @@ import type { CommandResult } from "./command.ts";
 import { describeKept, describeVersion, statusOf } from "./describe.ts";
 import { Documents } from "./documents.ts";
 import { quote } from "./failure.ts";
+import { featureLevelMax } from "./feature-level.ts";
 import { Flusher, type FlushLimits, flushLimitsDefault } from "./flusher.ts";
 import type { Inode } from "./inode.ts";
 import { keyNumber, ttlPrefix } from "./keys.ts";
@@ -51,6 +52,8 @@ export type NamespaceOptions = {
   readonly limits?: Partial<NamespaceLimits>;
   /** False: nothing is flushed unless `flush()` is called (simulations). */
   readonly backgroundFlush?: boolean;
+  /** Highest feature level that it follows: that of this software, or of an older one that a test pretends. */
+  readonly featureLevelMax?: number;
 };
 
 /** One committed command, as the journal hands it over. An empty payload is a no-op. */
@@ -72,6 +75,7 @@ export class Namespace {
   readonly #store: Store;
   readonly #limits: NamespaceLimits;
   readonly #backgroundFlush: boolean;
+  readonly #featureLevelMax: number;
   #state: State;
   #tree: Tree;
   #flusher: Flusher;
@@ -84,7 +88,8 @@ export class Namespace {
     this.#store = options.store;
     this.#limits = { ...namespaceLimitsDefault, ...options.limits };
     this.#backgroundFlush = options.backgroundFlush ?? true;
-    this.#state = new State(this.#store, this.#limits);
+    this.#featureLevelMax = options.featureLevelMax ?? featureLevelMax;
+    this.#state = new State(this.#store, this.#limits, this.#featureLevelMax);
     this.#tree = new Tree(this.#state, this.#limits.cachedDirectoriesMax);
     this.#documents = new Documents(this.#state.rows);
     this.#flusher = this.#makeFlusher();
@@ -140,7 +145,7 @@ export class Namespace {
   async reset(path: string | undefined): Promise<void> {
     await this.#flusher.close();
     await this.#store.replace(path);
-    this.#state = new State(this.#store, this.#limits);
+    this.#state = new State(this.#store, this.#limits, this.#featureLevelMax);
     this.#tree = new Tree(this.#state, this.#limits.cachedDirectoriesMax);
     this.#documents = new Documents(this.#state.rows);
     this.#flusher = this.#makeFlusher();
