@@ -1,7 +1,7 @@
 /** The commands that make, move and remove files and directories. Under a mount they begin an intent (apply-intents.ts). */
 
 import type { MountId } from "../base/ids.ts";
-import { isWithin, type Path, relativePath, rootPath } from "../base/path.ts";
+import { isWithin, lastSlash, type Path, relativePath, rootPath } from "../base/path.ts";
 import type { CommandOf, Failed, ResultOf } from "./command.ts";
 import { attributesProblem, fail, isFailed, nameProblem, pathProblem, quote } from "./failure.ts";
 import { type Inode, noAttributes } from "./inode.ts";
@@ -12,9 +12,10 @@ export function applyCreate(tree: Tree, command: CommandOf<"create">): ResultOf<
   const { state } = tree;
   const { path } = command;
   if (path === rootPath) return directoryInTheWay(path, command.exclusive);
-  const { parent: parentPath, name } = splitPath(path);
-  let parent = tree.directory(parentPath);
-  if (parent === undefined && !command.recursive) return tree.missing(parentPath);
+  const slash = lastSlash(path);
+  const name = path.slice(slash + 1);
+  let parent = tree.directoryAt(path, slash);
+  if (parent === undefined && !command.recursive) return tree.missing(splitPath(path).parent);
   if (parent !== undefined) {
     const existing = state.inodes.child(parent, name);
     if (existing !== undefined) return createOver(tree, command, parent, existing);
@@ -28,7 +29,7 @@ export function applyCreate(tree: Tree, command: CommandOf<"create">): ResultOf<
     if (refusal !== undefined) return refusal;
   }
   if (parent === undefined) {
-    const made = tree.makeDirectories(parentPath, { ...command, mode: directoryMode(command.mode) });
+    const made = tree.makeDirectories(splitPath(path).parent, { ...command, mode: directoryMode(command.mode) });
     if (isFailed(made)) return made;
     parent = made;
   }

@@ -9,6 +9,7 @@ import type { Failed } from "./command.ts";
 import { fail, nameProblem, pathProblem, quote } from "./failure.ts";
 import { Inode } from "./inode.ts";
 import { detachedPrefix, keptVersionPrefix, revisionPrefix, rowKey, ttlPrefix } from "./keys.ts";
+import { PathCache } from "./path-cache.ts";
 import { Registry } from "./registry.ts";
 import type { State } from "./state.ts";
 
@@ -17,21 +18,18 @@ export type NewInode = { readonly mode: number; readonly owner: string; readonly
 export class Tree {
   readonly state: State;
   readonly registry: Registry;
-  readonly #cachedDirectoriesMax: number;
-  /** Paths of directories resolved lately, in two generations: when the young one is full it becomes the old one. */
-  #directories = new Map<Path, Inode>();
-  #oldDirectories = new Map<Path, Inode>();
+  readonly #directories: PathCache;
 
   constructor(state: State, cachedDirectoriesMax: number) {
     this.state = state;
     this.registry = new Registry(state.rows);
-    this.#cachedDirectoriesMax = Math.ceil(cachedDirectoriesMax / 2);
+    this.#directories = new PathCache(cachedDirectoriesMax);
   }
 
   resolve(path: Path): Inode | undefined {
     if (path === rootPath) return this.state.root;
     const slash = lastSlash(path);
-    const parent = slash === 0 ? this.state.root : this.directory(path.slice(0, slash) as Path);
+    const parent = this.directoryAt(path, slash);
     return parent === undefined ? undefined : this.state.inodes.child(parent, path.slice(slash + 1));
   }
 
@@ -39,16 +37,23 @@ export class Tree {
   peek(path: Path): Inode | undefined {
     if (path === rootPath) return this.state.root;
     const slash = lastSlash(path);
-    const parent = slash === 0 ? this.state.root : this.directory(path.slice(0, slash) as Path);
+    const parent = this.directoryAt(path, slash);
     return parent === undefined ? undefined : this.state.inodes.peek(parent, path.slice(slash + 1));
   }
 
   directory(path: Path): Inode | undefined {
-    const cached = this.#cached(path);
+    return path === rootPath ? this.state.root : this.directoryAt(path, path.length);
+  }
+
+  /** The directory that the first `length` characters of a path name; 0: the root. */
+  directoryAt(path: Path, length: number): Inode | undefined {
+    if (length === 0) return this.state.root;
+    const cached = this.#directories.get(path, length);
     if (cached !== undefined) return cached;
-    const inode = this.resolve(path);
+    const own = path.slice(0, length) as Path;
+    const inode = this.resolve(own);
     if (inode?.isDirectory !== true) return undefined;
-    this.#remember(path, inode);
+    this.#directories.set(own, inode);
     return inode;
   }
 
@@ -211,7 +216,6 @@ export class Tree {
   changedTree(): void {
     this.state.inodes.epoch++;
     this.#directories.clear();
-    this.#oldDirectories.clear();
   }
 
   #childCame(parent: Inode, change: 1 | -1): void {
@@ -221,30 +225,6 @@ export class Tree {
     parent.version = header.version;
     parent.modifiedMs = header.nowMs;
   }
-
-  #cached(path: Path): Inode | undefined {
-    const young = this.#directories.get(path);
-    if (young !== undefined) return usable(young);
-    const old = this.#oldDirectories.get(path);
-    if (old === undefined || usable(old) === undefined) return undefined;
-    this.#remember(path, old);
-    return old;
-  }
-
-  #remember(path: Path, inode: Inode): void {
-    if (this.#directories.size >= this.#cachedDirectoriesMax) {
-      this.#oldDirectories = this.#directories;
-      this.#directories = new Map();
-    }
-    this.#directories.set(path, inode);
-  }
-}
-
-/** Undefined when the object is no longer the directory's. */
-function usable(inode: Inode): Inode | undefined {
-  if (!inode.live || inode.removed) return undefined;
-  inode.referenced = true;
-  return inode;
 }
 
 /** Parent and name of a path other than `/`. */
