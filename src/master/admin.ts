@@ -86,6 +86,9 @@ export class Admin {
       case "/api/v1/cluster":
         response.json(200, await handlers.clusterStatus({}, context));
         return;
+      case "/api/v1/members":
+        response.json(200, await handlers.members({}, context));
+        return;
       case "/api/v1/workers":
         response.json(200, { workers: (await handlers.clusterStatus({}, context)).workers });
         return;
@@ -210,6 +213,7 @@ export class Admin {
 
 const getRoutes: readonly GetRoute[] = [
   { path: "/api/v1/cluster", summary: "Masters and workers." },
+  { path: "/api/v1/members", summary: "The masters: who votes and leads, how far each is." },
   { path: "/api/v1/workers", summary: "Workers." },
   { path: "/api/v1/mounts", summary: "The mount table, without secrets." },
   { path: "/api/v1/models", summary: "Which model is where.", query: { path: "below", limit: "at most so many" } },

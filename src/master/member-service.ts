@@ -87,9 +87,7 @@ export class MemberService {
     const members = cluster.members();
     const member = members.find(({ id }) => id === request.id);
     if (member === undefined) return { changed: false };
-    if (member.voter && members.filter(({ voter }) => voter).length === 1) {
-      throw new HeadpondError("invalid", `${member.id} is the only voter: add another master before it is removed`);
-    }
+    if (member.voter) refuseWithoutMajority(members, member);
     await cluster.changeMembers({ kind: "remove", id: member.id }, signal);
     return { changed: true };
   }
@@ -133,6 +131,21 @@ export class MemberService {
     core.requireLeader();
     return cluster;
   }
+}
+
+/** A removal that the voters who are left cannot decide would end all changes until the dead ones are back. */
+function refuseWithoutMajority(members: readonly JournalMember[], removed: JournalMember): void {
+  const left = members.filter(({ id, voter }) => voter && id !== removed.id);
+  if (left.length === 0) {
+    throw new HeadpondError("invalid", `${removed.id} is the only voter: add another master before it is removed`);
+  }
+  const dead = left.filter(({ reachable, leader }) => !reachable && !leader);
+  if (left.length - dead.length > left.length / 2) return;
+  throw new HeadpondError(
+    "invalid",
+    `without ${removed.id} no majority would live: ${dead.map(({ id }) => id).join(", ")} cannot be reached. ` +
+      "Bring it back, or remove it first",
+  );
 }
 
 function memberOf(cluster: JournalCluster, id: string): JournalMember {

@@ -1,6 +1,6 @@
 /** The master's page for people with a browser: one HTML document, no script, nothing from elsewhere, refreshed by itself. */
 
-import type { ClusterStatus, JobStatus, ModelStatus } from "../base/cluster.ts";
+import type { ClusterStatus, JobStatus, MasterStatus, ModelStatus } from "../base/cluster.ts";
 import type { MountInfo } from "../base/file.ts";
 import { formatBytes, formatDuration } from "../base/units.ts";
 
@@ -39,12 +39,13 @@ h1{margin-bottom:0}h2{margin:0;font-size:1.1rem}p{color:#5a6b7b;margin-top:.2rem
 ${data.notReady === undefined ? "" : `<p class="bad">Not ready: ${text(data.notReady)}</p>`}
 ${table(
   "Masters",
-  ["id", "address", "role", "applied", "digest"],
+  ["id", "address", "role", "applied", "behind", "digest"],
   cluster.masters.map((master) => [
     text(master.id),
-    text(master.address),
-    text(master.role),
+    master.http === undefined ? text(master.address) : link(master.http, master.address),
+    masterRole(master),
     number(master.appliedIndex),
+    number(master.lagEntries),
     text(master.digest.slice(0, 16)),
   ]),
 )}
@@ -111,6 +112,17 @@ function table(title: string, columns: readonly string[], rows: readonly (readon
   const nothing = `<tr><td colspan="${columns.length}">none</td></tr>`;
   return `<h2>${text(title)}</h2><table><tr>${columns.map((name) => `<th>${text(name)}</th>`).join("")}</tr>
 ${body === "" ? nothing : body}</table>`;
+}
+
+function masterRole({ role, voter, reachable }: MasterStatus): string {
+  if (reachable === false) return coloured("unreachable", "bad");
+  if (role === "leader") return coloured("leader", "good");
+  return text(voter ? "standby" : "learner");
+}
+
+/** To the page of another master. */
+function link(http: string, shown: string): string {
+  return `<a href="http://${text(http)}/">${text(shown)}</a>`;
 }
 
 function coloured(value: string, colour: "good" | "bad" | "some"): string {

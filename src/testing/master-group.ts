@@ -103,7 +103,9 @@ export class MasterGroup {
   async found(count: number): Promise<void> {
     for (let made = 0; made < count; made++) await this.#addNode();
     this.#founders = Object.fromEntries(this.nodes.map(({ id, journal }) => [id, journal]));
-    await Promise.all(this.nodes.map((node) => this.start(node)));
+    // All are waited for: one that is left starting would live on.
+    const started = await Promise.allSettled(this.nodes.map((node) => this.start(node)));
+    for (const outcome of started) if (outcome.status === "rejected") throw outcome.reason;
     await this.leader();
   }
 
