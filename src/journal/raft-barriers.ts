@@ -24,9 +24,9 @@ export class RaftBarriers {
     return this.#count;
   }
 
-  /** When the newest barrier that was passed had been called: the state holds all that was acknowledged by then. */
-  get passedAtMs(): number | undefined {
-    return this.#passedAtMs;
+  /** Milliseconds since which the state is known to hold all that was acknowledged: since the newest barrier that was passed was called. */
+  freshnessMs(nowMs: number): number | undefined {
+    return this.#passedAtMs === undefined ? undefined : nowMs - this.#passedAtMs;
   }
 
   add(nowMs: number): Promise<void> {

@@ -21,19 +21,19 @@ async function harnessOf(ids: readonly string[]): Promise<JournalHarness> {
     async open(onRole) {
       await group.closeAll();
       const roles = new Map<string, Role[]>();
-      let chosen: string | undefined;
+      const chosen: { id?: string } = {};
       await Promise.all(
         ids.map((id) =>
           group.open(id, {
             onRole: (role) => {
-              if (chosen === id) onRole?.(role);
+              if (chosen.id === id) onRole?.(role);
               else roles.set(id, [...(roles.get(id) ?? []), role]);
             },
           }),
         ),
       );
       const { id, journal, machine } = await group.described();
-      chosen = id;
+      chosen.id = id;
       for (const role of present(roles.get(id), "the leader became one")) onRole?.(role);
       return { journal, machine };
     },

@@ -9,77 +9,27 @@
 
 import { assert } from "../base/assert.ts";
 import { HeadpondError, toHeadpondError } from "../base/errors.ts";
-import type { ClusterId } from "../base/ids.ts";
-import type { Random } from "../base/random.ts";
-import { formatBytes } from "../base/units.ts";
-import type { Clock, Timer } from "../io/clock.ts";
-import type { Disk } from "../io/disk.ts";
+import type { Timer } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
-import type { Metrics } from "../io/metrics.ts";
-import { Raft } from "../raft/raft.ts";
-import type {
-  AppendWork,
-  Configuration,
-  Message,
-  NodeId,
-  ReadRefusal,
-  Ready,
-  RefusalReason,
-  SnapshotPoint,
-} from "../raft/types.ts";
+import type { Raft } from "../raft/raft.ts";
+import type { AppendWork, Configuration, Ready, RefusalReason } from "../raft/types.ts";
 import { CommittedFeed } from "./committed-feed.ts";
-import type { Entry, Journal, JournalCluster, JournalStatus, Proposed, Role, StateMachine } from "./journal.ts";
-import type { CheckpointFile, PeerEvents, Peers, SnapshotMessage } from "./peers.ts";
-import { RaftApplier, withoutConfiguration } from "./raft-applier.ts";
+import type { Entry, Journal, JournalCluster, JournalStatus, Proposed, Role } from "./journal.ts";
+import type { PeerEvents } from "./peers.ts";
+import { withoutConfiguration } from "./raft-applier.ts";
 import { RaftBarriers } from "./raft-barriers.ts";
-import { type Made, RaftCheckpointer } from "./raft-checkpointer.ts";
+import type { Made } from "./raft-checkpointer.ts";
+import type { RaftJournalOptions } from "./raft-journal-options.ts";
 import { defaultRaftJournalLimits, type RaftJournalLimits } from "./raft-limits.ts";
-import { RaftLogStorage, toEntry } from "./raft-log.ts";
-import { RaftMembers } from "./raft-members.ts";
+import { toEntry } from "./raft-log.ts";
 import { type RaftCounts, raftMetrics } from "./raft-metrics.ts";
-import { type Pending, RaftProposals } from "./raft-proposals.ts";
-import { configurationsOf, openRaftPlace, type RaftPlace } from "./raft-recovery.ts";
-import { RaftWriter, toHardState } from "./raft-writer.ts";
-
-export type RaftJournalOptions<Result> = {
-  readonly disk: Disk;
-  readonly clock: Clock;
-  readonly logger: Logger;
-  readonly metrics: Metrics;
-  /** As made by `formatJournal` with `raft`. */
-  readonly directory: string;
-  /** If given, the journal must be this cluster's. */
-  readonly clusterId?: ClusterId;
-  /** Must be the one that the directory was formatted for. */
-  readonly id: NodeId;
-  readonly machine: StateMachine<Result>;
-  readonly peers: Peers;
-  readonly random: Random;
-  /** Where clients and workers find this master; empty while that is not known. */
-  readonly addresses: () => { readonly rpc: string; readonly http: string };
-  readonly limits?: Partial<RaftJournalLimits>;
-  /** Told to the other masters. */
-  readonly software?: string;
-  readonly featureLevel?: number;
-  /** The id of this boot of the computer; by default the kernel is asked. */
-  readonly bootId?: string;
-  /** Called once, when the log or the state can no longer be trusted: the process should end, and not by `close`. */
-  readonly onFatal: (error: HeadpondError) => void;
-  /** The state differs from the other masters': this one serves and leads no more, until it is repaired. */
-  readonly onDiverged?: (details: string) => void;
-};
+import { assembleRaft, type RaftParts } from "./raft-parts.ts";
+import { raftPeerEvents, sendMessages } from "./raft-peer-events.ts";
+import { RaftProposals } from "./raft-proposals.ts";
+import { openRaftPlace, type RaftPlace } from "./raft-recovery.ts";
+import { handingOver, overloadedProposals, overloadedReads, slowLeader } from "./raft-refusals.ts";
 
 type State = "new" | "starting" | "open" | "closing" | "closed";
-
-/** What there is between `start` and `close`. */
-type Parts<Result> = RaftPlace & {
-  readonly core: Raft;
-  readonly storage: RaftLogStorage;
-  readonly writer: RaftWriter;
-  readonly applier: RaftApplier<Result>;
-  readonly checkpointer: RaftCheckpointer;
-  readonly members: RaftMembers;
-};
 
 export class RaftJournal<Result> implements Journal<Result> {
   readonly #options: RaftJournalOptions<Result>;
@@ -92,20 +42,16 @@ export class RaftJournal<Result> implements Journal<Result> {
   readonly #counts: RaftCounts;
   readonly #roleListeners: ((role: Role) => void)[] = [];
   readonly #memberListeners: (() => void)[] = [];
-  /** Checkpoints that came from the leader and were not installed yet, by index. */
-  readonly #received = new Map<number, CheckpointFile>();
-  #parts: Parts<Result> | undefined;
+  #parts: RaftParts<Result> | undefined;
   #state: State = "new";
   #role: Role = "standby";
   /** As a leader: the state holds all that was committed before when it has this entry. */
   #leadsFromIndex = 0;
   #failure: HeadpondError | undefined;
   #diverged: string | undefined;
-  #digest = { digestIndex: 0, digest: "" };
   #isAwake = false;
   #isAdmitted = false;
   #founding = false;
-  #installing = false;
   #tickTimer: Timer | undefined;
   #restTimer: Timer | undefined;
 
@@ -120,10 +66,7 @@ export class RaftJournal<Result> implements Journal<Result> {
     });
     this.#counts = raftMetrics(options.metrics, {
       queuedBytes: () => this.#proposals.bytes,
-      term: () => this.#parts?.core.term ?? 0,
-      isLeader: () => this.#role === "leader",
-      commitIndex: () => this.#parts?.core.commitIndex ?? 0,
-      appliedIndex: () => options.machine.applied.index,
+      status: () => this.status(),
     });
   }
 
@@ -144,7 +87,7 @@ export class RaftJournal<Result> implements Journal<Result> {
     onMembersChange: (listener) => void this.#memberListeners.push(listener),
     changeMembers: async (change, signal) => this.#open().members.changeMembers(change, signal),
     transferLeadership: async (id, signal) => this.#open().members.transferLeadership(id, signal),
-    freshnessMs: () => this.#freshnessMs(),
+    freshnessMs: () => (this.mayRead ? 0 : this.#barriers.freshnessMs(this.#options.clock.monotonicMs())),
   };
 
   /** Who the members are, committed or not. */
@@ -274,139 +217,49 @@ export class RaftJournal<Result> implements Journal<Result> {
     this.#parts?.writer.close().catch(() => {});
   }
 
-  #assemble(place: RaftPlace): Parts<Result> {
-    const { clock, id, machine, random, peers, addresses } = this.#options;
-    const { wal, checkpoints, trust, identity } = place;
-    const limits = this.#limits;
-    const onFatal = (error: HeadpondError): void => this.#fail(error);
-    const wake = (): void => this.#wake();
-    const checkpointer = new RaftCheckpointer({
-      machine,
-      wal,
-      checkpoints,
-      trust,
-      clock,
-      logger: this.#logger,
-      everyBytes: limits.checkpointEveryBytes,
-      everyEntries: limits.checkpointEveryEntries,
-      logKeepBytes: limits.logKeepBytes,
-      logMaxBytes: limits.logMaxBytes,
-      configurationAt: (index) => core.configurationAt(index),
-    });
-    const storage = new RaftLogStorage({
-      wal,
-      memoryBytes: limits.logMemoryBytes,
-      snapshot: () => checkpointer.point,
-      onLoaded: wake,
-      onFatal,
-    });
-    const appliedIndex = machine.applied.index;
-    const configurations = configurationsOf(place, appliedIndex);
-    const committed = configurations.findLast(({ index }) => index <= appliedIndex)?.configuration;
-    this.#isAdmitted = identity.isFounded || (committed !== undefined && identity.isNamedBy(committed));
-    const core = new Raft({
-      id,
+  #assemble(place: RaftPlace): RaftParts<Result> {
+    const parts = assembleRaft<Result>({
+      options: this.#options,
+      limits: this.#limits,
       config: this.#raftConfig,
-      limits: { ...defaultRaftJournalLimits.core, ...limits.core },
-      random,
-      storage,
-      hardState: toHardState(wal.hardState),
-      configurations,
-      appliedIndex,
-      restartedAtMs: clock.monotonicMs(),
-      admitted: this.#isAdmitted,
-    });
-    const { noSpaceRetryMs: retryMs, applySliceEntries: sliceEntries, digestEveryEntries } = limits;
-    const writer = new RaftWriter({ wal, clock, retryMs, onFatal, onWritten: (...done) => this.#onWritten(...done) });
-    const applier = new RaftApplier<Result>({
-      machine,
-      clock,
-      sliceEntries,
-      digestEveryEntries,
-      onApplied: (entries, results) => this.#onApplied(entries, results),
-      onDone: (lastIndex) => {
-        core.applied(lastIndex);
-        this.#wake();
-      },
-      onDigest: (digestIndex, digest) => {
-        this.#digest = { digestIndex, digest };
-      },
-      onFatal,
-    });
-    const members = new RaftMembers({
-      core,
-      peers,
-      identity,
-      clock,
       logger: this.#logger,
-      software: this.#options.software ?? "",
-      featureLevel: this.#options.featureLevel ?? 1,
-      limits: { ...defaultRaftJournalLimits.members, ...limits.members },
-      addresses,
-      state: () => ({
-        appliedIndex: machine.applied.index,
-        ...this.#digest,
-        fresh: core.lastIndex === 0 && core.term === 0,
-        full: writer.noSpace !== undefined,
-      }),
-      wake,
+      place,
+      wake: () => this.#wake(),
+      onWritten: (...done) => this.#onWritten(...done),
+      onApplied: (...done) => this.#onApplied(...done),
+      onInstalled: (index) => {
+        this.#answerUnknown(0, index);
+        this.#barriers.applied(index);
+      },
+      onDiverged: (details) => this.#onDiverged(details),
+      onFatal: (error) => this.#fail(error),
     });
-    members.onMembersChange(() => {
+    this.#isAdmitted = parts.isAdmitted;
+    parts.members.onMembersChange(() => {
       for (const listener of this.#memberListeners) listener();
     });
-    return { ...place, core, storage, writer, applier, checkpointer, members };
+    return parts;
   }
 
   // What comes in.
 
-  #peerEvents(parts: Parts<Result>): PeerEvents {
-    const { core, identity, members } = parts;
-    const tell = (run: () => void): void => {
-      if (this.#state !== "open" && this.#state !== "closing") return;
-      this.#guard(run);
-      this.#wake();
-    };
-    const { clock } = this.#options;
-    return {
-      refuses: (peer) => identity.refuses(peer, core.configuration.configuration),
-      onConnected: (peer) => {
-        identity.connected(peer);
-        members.connected(peer);
+  #peerEvents(parts: RaftParts<Result>): PeerEvents {
+    return raftPeerEvents({
+      parts,
+      clock: this.#options.clock,
+      logger: this.#logger,
+      tell: (run) => {
+        if (this.#state !== "open" && this.#state !== "closing") return;
+        this.#guard(run);
+        this.#wake();
       },
-      onMessages: (messages) =>
-        tell(() => {
-          const nowMs = clock.monotonicMs();
-          for (const message of messages) core.step(message, nowMs);
-        }),
-      onReport: (id, report) => {
-        members.reported(id, report);
-        if (identity.reported(id, report.fresh === true)) this.#found(parts);
-      },
-      onUnreachable: (id) => {
-        members.disconnected(id);
-        tell(() => core.unreachable(id));
-      },
-      onRefused: (id, reason) => this.#logger.error("refused by another master", { id, reason }),
-      onSnapshotProgress: (to) => tell(() => core.snapshotProgressed(to)),
-      onSnapshotSent: (to) => tell(() => core.snapshotSent(to)),
-      onSnapshotFailed: (to, reason) => {
-        this.#logger.warn("a checkpoint was not taken over", { to, reason });
-        tell(() => core.snapshotFailed(to));
-      },
-      onSnapshotReceived: (message, file) =>
-        tell(() => {
-          assert(
-            message.snapshot.index === file.index,
-            `a checkpoint at ${file.index} came for ${message.snapshot.index}`,
-          );
-          this.#received.set(file.index, file);
-          core.step(message, clock.monotonicMs());
-        }),
-    };
+      onFound: () => this.#found(parts),
+      onRefused: (id, reason) => this.#options.onRefused?.(id, reason),
+    });
   }
 
   /** The founders have met: this is written down, and from then on the disk may promise something. */
-  #found({ identity, core }: Parts<Result>): void {
+  #found({ identity, core }: RaftParts<Result>): void {
     if (this.#founding || identity.isFounded) return;
     this.#founding = true;
     identity.found().then(
@@ -421,7 +274,9 @@ export class RaftJournal<Result> implements Journal<Result> {
   }
 
   #onWritten(works: readonly AppendWork[], durationMs: number): void {
-    const { core, storage } = this.#open();
+    // A last write may end while the journal closes: nobody waits for it any more.
+    if (this.#parts === undefined || this.#state === "closed") return;
+    const { core, storage } = this.#parts;
     this.#guard(() => {
       let entries = 0;
       for (const work of works) entries += work.entries.length;
@@ -462,6 +317,8 @@ export class RaftJournal<Result> implements Journal<Result> {
         this.#guard(() => {
           parts.core.tick(this.#options.clock.monotonicMs());
           parts.members.tick();
+          parts.digests.judge();
+          if (this.#diverged !== undefined) parts.members.giveUpLeading();
           this.#turn(parts);
         });
         this.#tickLater();
@@ -496,19 +353,19 @@ export class RaftJournal<Result> implements Journal<Result> {
     }
   }
 
-  #turn(parts: Parts<Result>): void {
-    const { core, writer, applier, members } = parts;
-    this.#offer(core);
+  #turn(parts: RaftParts<Result>): void {
+    const { core, writer, applier, installer, members } = parts;
+    const nowMs = this.#options.clock.monotonicMs();
+    this.#proposals.offer(core, nowMs, this.#limits.portionBytes, (reason) => this.#refusalFor(reason));
     const context = this.#barriers.takeQuestion();
-    if (context !== undefined) core.readIndex(context, this.#options.clock.monotonicMs());
+    if (context !== undefined) core.readIndex(context, nowMs);
     const ready = core.ready();
     if (ready.roleChange !== undefined) this.#onCoreRole(core, ready.roleChange);
     if (ready.unknown !== undefined) this.#answerUnknown(ready.unknown.firstIndex, ready.unknown.lastIndex);
     // Before the own disk is asked: it works while the others' do.
-    if (ready.messages.length > 0) this.#send(parts, ready.messages);
+    if (ready.messages.length > 0) sendMessages(this.#options.peers, parts, ready.messages);
     if (ready.append !== undefined) writer.write(ready.append);
-    if (ready.install !== undefined) this.#install(parts, ready.install);
-    if (this.#received.size > 0) this.#dropReceived();
+    installer.turn(ready.install);
     if (ready.committed.length > 0) applier.apply(ready.committed);
     this.#answerReads(ready);
     if (ready.snapshotWanted && this.#state === "open") this.#checkpointLater();
@@ -517,77 +374,22 @@ export class RaftJournal<Result> implements Journal<Result> {
     members.turn();
   }
 
-  /** Gives the core what was proposed. */
-  #offer(core: Raft): void {
-    const all = this.#proposals.takeQueued();
-    const { portionBytes } = this.#limits;
-    for (let from = 0; from < all.length; ) {
-      let to = from;
-      for (let bytes = 0; to < all.length && (to === from || bytes < portionBytes); to++) {
-        bytes += (all[to] as Pending<Result>).payload.length;
-      }
-      const portion = from === 0 && to === all.length ? all : all.slice(from, to);
-      const proposal = core.propose(
-        portion.map(({ payload }) => payload),
-        this.#options.clock.monotonicMs(),
-      );
-      if (!proposal.accepted) return this.#proposals.refused(all.slice(from), this.#refusalFor(proposal.reason));
-      this.#proposals.appended(portion, proposal.term, proposal.firstIndex);
-      from = to;
-    }
-  }
-
-  #send({ core, checkpointer }: Parts<Result>, messages: readonly Message[]): void {
-    const { peers } = this.#options;
-    if (!messages.some(isSnapshot)) return peers.send(messages);
-    peers.send(messages.filter((message) => !isSnapshot(message)));
-    for (const message of messages.filter(isSnapshot)) {
-      const { newest } = checkpointer;
-      if (newest?.index === message.snapshot.index) peers.sendSnapshot(message, newest);
-      else core.snapshotFailed(message.to);
-    }
-  }
-
-  #install(parts: Parts<Result>, point: SnapshotPoint): void {
-    const { core, storage, writer, applier, checkpointer } = parts;
-    const file = this.#received.get(point.index);
-    assert(file !== undefined, `no checkpoint has arrived at ${point.index}`);
-    this.#received.delete(point.index);
-    this.#installing = true;
-    const install = async (): Promise<void> => {
-      await applier.drained();
-      await writer.pausedFor(async () => {
-        await checkpointer.install(point, file);
-        storage.restarted(point.index);
-        this.#answerUnknown(0, point.index);
-        this.#guard(() => core.snapshotInstalled(point.index, this.#options.clock.monotonicMs()));
-      });
-      this.#installing = false;
-      this.#barriers.applied(point.index);
-      this.#wake();
-    };
-    install().catch((error: unknown) => this.#fail(toHeadpondError(error)));
-  }
-
-  /** Checkpoints that the core has no use for. */
-  #dropReceived(): void {
-    for (const { path } of this.#received.values()) {
-      this.#options.disk.removeTree(path).catch(() => {});
-    }
-    this.#received.clear();
-  }
-
   #answerReads({ reads, refusedReads }: Ready): void {
     const { index: appliedIndex } = this.#options.machine.applied;
     for (const { context, index } of reads) this.#barriers.granted(context, index, appliedIndex);
-    for (const refusal of refusedReads) this.#barriers.refused(refusal.context, this.#readError(refusal));
+    for (const refusal of refusedReads) {
+      const overloaded = refusal.reason === "overloaded";
+      const error = overloaded ? overloadedReads(this.#barriers.count) : this.#refusalFor(refusal.reason);
+      this.#barriers.refused(refusal.context, error);
+    }
   }
 
-  /** A committed configuration that names this disk proves that it forgot nothing. */
-  #admitIfNamed({ core, identity }: Parts<Result>): void {
-    if (this.#isAdmitted) return;
-    const committed = core.configurationAt(this.#options.machine.applied.index);
-    if (committed === undefined || !identity.isNamedBy(committed)) return;
+  /**
+   * A leader that names this disk knows of no other that had promised something in its name. Committed or not: who waits to hear of
+   * that may wait for a leader that cannot be elected without it (docs/decisions/0140).
+   */
+  #admitIfNamed({ core, identity }: RaftParts<Result>): void {
+    if (this.#isAdmitted || !identity.isNamedBy(core.configuration.configuration)) return;
     this.#isAdmitted = true;
     core.admit();
   }
@@ -613,6 +415,17 @@ export class RaftJournal<Result> implements Journal<Result> {
     for (const listener of this.#roleListeners) listener(role);
   }
 
+  /** The log is right and the state is not: this master votes, and neither leads nor serves. */
+  #onDiverged(details: string): void {
+    if (this.#diverged !== undefined) return;
+    this.#diverged = `${details}: it serves nothing until it is repaired`;
+    this.#logger.error("the state differs from the other masters'", { details });
+    if (this.#parts !== undefined) this.#parts.core.mayStand = false;
+    this.#barriers.endAll(new HeadpondError("unavailable", this.#diverged));
+    this.#options.onDiverged?.(this.#diverged);
+    this.#wake();
+  }
+
   // Refusals.
 
   #refusal(payloadBytes: number): HeadpondError | undefined {
@@ -630,45 +443,21 @@ export class RaftJournal<Result> implements Journal<Result> {
     if (parts.writer.noSpace !== undefined) return new HeadpondError("no-space", parts.writer.noSpace.message);
     if (parts.core.role !== "leader") return parts.members.notLeader();
     const { count, bytes } = this.#proposals;
-    if (count >= maxQueuedEntries || bytes + payloadBytes > maxQueuedBytes) return this.#overloaded();
+    if (count >= maxQueuedEntries || bytes + payloadBytes > maxQueuedBytes) return overloadedProposals(count, bytes);
     return undefined;
   }
 
   #refusalFor(reason: RefusalReason): HeadpondError {
-    if (reason === "overloaded") return this.#overloaded();
-    if (reason === "transferring") {
-      return new HeadpondError("not-leader", "leadership is being handed over: ask again in a moment");
-    }
-    return this.#open().members.notLeader();
-  }
-
-  #overloaded(): HeadpondError {
-    const { count, bytes } = this.#proposals;
-    return new HeadpondError(
-      "overloaded",
-      `the journal has ${count} commands (${formatBytes(bytes)}) that are not answered: retry later`,
-      { details: { retryAfterMs: 100 } },
-    );
+    if (reason === "overloaded") return overloadedProposals(this.#proposals.count, this.#proposals.bytes);
+    if (reason === "transferring") return handingOver();
+    return reason === "timeout" ? slowLeader() : this.#open().members.notLeader();
   }
 
   #readRefusal(): HeadpondError | undefined {
     if (this.#state !== "open" || this.#failure !== undefined) return this.#unavailable();
     if (this.#diverged !== undefined) return new HeadpondError("unavailable", this.#diverged);
     if (this.#barriers.count < this.#limits.maxQueuedReads) return undefined;
-    return new HeadpondError("overloaded", `${this.#barriers.count} reads wait for the leader: retry later`, {
-      details: { retryAfterMs: 100 },
-    });
-  }
-
-  #readError({ reason }: ReadRefusal): HeadpondError {
-    if (reason === "overloaded") {
-      return new HeadpondError("overloaded", "too many reads wait for the leader: retry later", {
-        details: { retryAfterMs: 100 },
-      });
-    }
-    if (reason === "timeout")
-      return new HeadpondError("timeout", "the leader did not answer a read in time: ask again");
-    return this.#open().members.notLeader();
+    return overloadedReads(this.#barriers.count);
   }
 
   #answerUnknown(firstIndex: number, lastIndex: number): void {
@@ -682,7 +471,7 @@ export class RaftJournal<Result> implements Journal<Result> {
     return new HeadpondError("unavailable", `the journal takes no commands: ${why}`);
   }
 
-  #open(): Parts<Result> {
+  #open(): RaftParts<Result> {
     if (this.#parts === undefined || this.#state === "closed") throw this.#unavailable();
     return this.#parts;
   }
@@ -702,17 +491,7 @@ export class RaftJournal<Result> implements Journal<Result> {
     this.#restTimer ??= this.#options.clock.timer(this.#limits.restMs, () => {
       this.#restTimer = undefined;
       const parts = this.#parts;
-      if (parts?.writer.isIdle === true && this.#state === "open" && !this.#installing) parts.wal.witness();
+      if (parts?.writer.isIdle === true && this.#state === "open" && parts.installer.isIdle) parts.wal.witness();
     });
   }
-
-  #freshnessMs(): number | undefined {
-    if (this.mayRead) return 0;
-    const { passedAtMs } = this.#barriers;
-    return passedAtMs === undefined ? undefined : this.#options.clock.monotonicMs() - passedAtMs;
-  }
-}
-
-function isSnapshot(message: Message): message is SnapshotMessage {
-  return message.type === "snapshot";
 }

@@ -27,6 +27,8 @@ export type RaftJournalLimits = {
   readonly logMemoryBytes: number;
   /** Masters compare their states every so many entries. */
   readonly digestEveryEntries: number;
+  /** So long a difference waits for masters that have not come as far. */
+  readonly digestWaitMs: number;
   /** The log rests so long before it is witnessed (`Wal.witness`). */
   readonly restMs: number;
   /** After a full disk: how long until the next attempt. */
@@ -53,6 +55,7 @@ export const defaultRaftJournalLimits = {
   logMaxBytes: 4 * GiB,
   logMemoryBytes: 32 * MiB,
   digestEveryEntries: 100_000,
+  digestWaitMs: 5000,
   restMs: 20,
   noSpaceRetryMs: 250,
   raft: defaultRaftConfig,

@@ -180,6 +180,13 @@ export class RaftMembers implements Omit<JournalCluster, "freshnessMs"> {
     await this.until(() => core.role !== "leader", timeoutMs);
   }
 
+  /** Hands over to anybody who can, if this master leads and has not done so yet. */
+  giveUpLeading(): void {
+    const { core, clock, wake } = this.#options;
+    const target = core.role === "leader" ? this.#successor : undefined;
+    if (target !== undefined && core.transfer(target, clock.monotonicMs()).accepted) wake();
+  }
+
   async transferLeadership(id: string | undefined, signal?: AbortSignal): Promise<void> {
     const { core, clock, identity, wake, limits } = this.#options;
     const self = identity.self.id;
@@ -262,7 +269,11 @@ export class RaftMembers implements Omit<JournalCluster, "freshnessMs"> {
     const { core, limits, logger } = this.#options;
     const lag = (): number | undefined => {
       const peer = core.status.peers.find((other) => other.id === id);
-      return peer === undefined ? undefined : core.lastIndex - peer.matchIndex;
+      if (peer === undefined) return undefined;
+      // It votes only when it knows the membership that names its disk, however short the log is.
+      const { index, configuration } = core.configuration;
+      const knowsItself = peer.matchIndex >= index && configuration.members[id]?.incarnation !== "";
+      return knowsItself ? core.lastIndex - peer.matchIndex : Number.POSITIVE_INFINITY;
     };
     if (core.role !== "leader") throw this.notLeader();
     if (lag() === undefined) throw new HeadpondError("invalid", `${id} is no member: add it first`);

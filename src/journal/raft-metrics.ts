@@ -1,13 +1,11 @@
 /** What a Raft journal counts. */
 
 import type { Metrics } from "../io/metrics.ts";
+import type { JournalStatus } from "./journal.ts";
 
 export type RaftGauges = {
   readonly queuedBytes: () => number;
-  readonly term: () => number;
-  readonly isLeader: () => boolean;
-  readonly commitIndex: () => number;
-  readonly appliedIndex: () => number;
+  readonly status: () => JournalStatus;
 };
 
 export type RaftCounts = {
@@ -25,12 +23,12 @@ export function raftMetrics(metrics: Metrics, gauges: RaftGauges): RaftCounts {
     "From the write of a batch until it is durable.",
     flushBuckets,
   );
-  const { queuedBytes, term, isLeader, commitIndex, appliedIndex } = gauges;
+  const { queuedBytes, status } = gauges;
   metrics.gauge("headpond_journal_queued_bytes", "Bytes of proposals that are not answered.", queuedBytes);
-  metrics.gauge("headpond_journal_term", "Raft's term.", term);
-  metrics.gauge("headpond_journal_leader", "1 on the master that leads.", () => (isLeader() ? 1 : 0));
-  metrics.gauge("headpond_journal_commit_index", "Highest index known to be committed.", commitIndex);
-  metrics.gauge("headpond_journal_applied_index", "Highest index in the state.", appliedIndex);
+  metrics.gauge("headpond_journal_term", "Raft's term.", () => status().term);
+  metrics.gauge("headpond_journal_leader", "1 on the master that leads.", () => (status().role === "leader" ? 1 : 0));
+  metrics.gauge("headpond_journal_commit_index", "Highest index known to be committed.", () => status().commitIndex);
+  metrics.gauge("headpond_journal_applied_index", "Highest index in the state.", () => status().appliedIndex);
   return {
     flushed: (entries, durationMs) => {
       addEntries(entries);

@@ -5,9 +5,11 @@
 
 import { assert } from "../base/assert.ts";
 import type { HeadpondError } from "../base/errors.ts";
+import type { Raft } from "../raft/raft.ts";
+import type { RefusalReason } from "../raft/types.ts";
 import type { Entry, Proposed } from "./journal.ts";
 
-export type Pending<Result> = {
+type Pending<Result> = {
   readonly payload: Uint8Array;
   readonly resolve: (proposed: Proposed<Result>) => void;
   readonly reject: (error: HeadpondError) => void;
@@ -38,30 +40,29 @@ export class RaftProposals<Result> {
     return this.#bytes;
   }
 
-  get hasQueued(): boolean {
-    return this.#queue.length > 0;
-  }
-
   add(payload: Uint8Array): Promise<Proposed<Result>> {
     this.#count++;
     this.#bytes += payload.length;
     return new Promise((resolve, reject) => this.#queue.push({ payload, resolve, reject }));
   }
 
-  takeQueued(): readonly Pending<Result>[] {
-    const queue = this.#queue;
-    this.#queue = [];
-    return queue;
-  }
-
-  appended(pending: readonly Pending<Result>[], term: number, firstIndex: number): void {
-    this.#batches.push({ pending, term, firstIndex, answered: 0, end: pending.length });
-  }
-
-  refused(pending: readonly Pending<Result>[], error: HeadpondError): void {
-    for (const one of pending) {
-      this.#left(one);
-      one.reject(error);
+  /** Gives the core what waits, in portions, so that it is refused in portions. */
+  offer(core: Raft, nowMs: number, portionBytes: number, errorFor: (reason: RefusalReason) => HeadpondError): void {
+    const all = this.#takeQueued();
+    for (let from = 0; from < all.length; ) {
+      let to = from;
+      for (let bytes = 0; to < all.length && (to === from || bytes < portionBytes); to++) {
+        bytes += (all[to] as Pending<Result>).payload.length;
+      }
+      const portion = from === 0 && to === all.length ? all : all.slice(from, to);
+      const proposal = core.propose(
+        portion.map(({ payload }) => payload),
+        nowMs,
+      );
+      if (!proposal.accepted) return this.#refuse(all.slice(from), errorFor(proposal.reason));
+      const { term, firstIndex } = proposal;
+      this.#batches.push({ pending: portion, term, firstIndex, answered: 0, end: portion.length });
+      from = to;
     }
   }
 
@@ -94,7 +95,7 @@ export class RaftProposals<Result> {
       const from = Math.max(batch.answered, firstIndex - batch.firstIndex);
       const to = Math.min(batch.end, lastIndex + 1 - batch.firstIndex);
       if (from >= to) continue;
-      this.refused(batch.pending.slice(from, to), error);
+      this.#refuse(batch.pending.slice(from, to), error);
       if (from === batch.answered) batch.answered = to;
       else {
         assert(to === batch.end, "what is lost is at the end of the log");
@@ -106,8 +107,21 @@ export class RaftProposals<Result> {
 
   /** Nothing is answered any more by what happens to the log. */
   endAll(refusal: HeadpondError, unknown: HeadpondError): void {
-    this.refused(this.takeQueued(), refusal);
+    this.#refuse(this.#takeQueued(), refusal);
     this.unknown(0, Number.MAX_SAFE_INTEGER, unknown);
+  }
+
+  #takeQueued(): readonly Pending<Result>[] {
+    const queue = this.#queue;
+    this.#queue = [];
+    return queue;
+  }
+
+  #refuse(pending: readonly Pending<Result>[], error: HeadpondError): void {
+    for (const one of pending) {
+      this.#left(one);
+      one.reject(error);
+    }
   }
 
   #left({ payload }: Pending<Result>): void {

@@ -1,0 +1,77 @@
+/** What a Raft journal does with what comes from the other masters, and how what the core says reaches them. */
+
+import type { Clock } from "../io/clock.ts";
+import type { Logger } from "../io/logger.ts";
+import type { Message, NodeId } from "../raft/types.ts";
+import type { PeerEvents, Peers, SnapshotMessage } from "./peers.ts";
+import type { RaftParts } from "./raft-parts.ts";
+
+export type RaftPeerEventsOptions = {
+  readonly parts: Pick<RaftParts<unknown>, "core" | "identity" | "members" | "installer" | "digests">;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Runs something of the core, unless the journal is over, and takes a turn soon. */
+  readonly tell: (run: () => void) => void;
+  /** All founders have been met. */
+  readonly onFound: () => void;
+  readonly onRefused: (id: NodeId, reason: string) => void;
+};
+
+export function raftPeerEvents(options: RaftPeerEventsOptions): PeerEvents {
+  const { parts, clock, logger, tell, onFound, onRefused } = options;
+  const { core, identity, members, installer, digests } = parts;
+  return {
+    refuses: (peer) => {
+      const reason = identity.refuses(peer, core.configuration.configuration);
+      // Whoever dials reports at once, before it was dialled itself: its disk must be known by then.
+      if (reason === undefined) identity.connected(peer);
+      return reason;
+    },
+    onConnected: (peer) => members.connected(peer),
+    onMessages: (messages) =>
+      tell(() => {
+        const nowMs = clock.monotonicMs();
+        for (const message of messages) core.step(message, nowMs);
+      }),
+    onReport: (id, report) => {
+      members.reported(id, report);
+      digests.reported(id, report.digestIndex, report.digest);
+      digests.judge();
+      if (identity.reported(id, report.fresh === true)) onFound();
+    },
+    onUnreachable: (id) => {
+      members.disconnected(id);
+      tell(() => core.unreachable(id));
+    },
+    onRefused: (id, reason) => {
+      logger.error("refused by another master", { id, reason });
+      onRefused(id, reason);
+    },
+    onSnapshotProgress: (to) => tell(() => core.snapshotProgressed(to)),
+    onSnapshotSent: (to) => tell(() => core.snapshotSent(to)),
+    onSnapshotFailed: (to, reason) => {
+      logger.warn("a checkpoint was not taken over", { to, reason });
+      tell(() => core.snapshotFailed(to));
+    },
+    onSnapshotReceived: (message, file) => tell(() => installer.received(message, file)),
+  };
+}
+
+/** Messages leave as they are; with the order to send a snapshot goes the checkpoint. */
+export function sendMessages(
+  peers: Peers,
+  { core, checkpointer }: Pick<RaftParts<unknown>, "core" | "checkpointer">,
+  messages: readonly Message[],
+): void {
+  if (!messages.some(isSnapshot)) return peers.send(messages);
+  peers.send(messages.filter((message) => !isSnapshot(message)));
+  for (const message of messages.filter(isSnapshot)) {
+    const { newest } = checkpointer;
+    if (newest?.index === message.snapshot.index) peers.sendSnapshot(message, newest);
+    else core.snapshotFailed(message.to);
+  }
+}
+
+function isSnapshot(message: Message): message is SnapshotMessage {
+  return message.type === "snapshot";
+}

@@ -1,0 +1,23 @@
+/** What a Raft journal answers when it cannot do what it was asked for now. */
+
+import { HeadpondError } from "../base/errors.ts";
+import { formatBytes } from "../base/units.ts";
+
+const details = { retryAfterMs: 100 };
+
+export function overloadedProposals(count: number, bytes: number): HeadpondError {
+  const waiting = `the journal has ${count} commands (${formatBytes(bytes)}) that are not answered`;
+  return new HeadpondError("overloaded", `${waiting}: retry later`, { details });
+}
+
+export function overloadedReads(count: number): HeadpondError {
+  return new HeadpondError("overloaded", `${count} reads wait for the leader: retry later`, { details });
+}
+
+export function handingOver(): HeadpondError {
+  return new HeadpondError("not-leader", "leadership is being handed over: ask again in a moment");
+}
+
+export function slowLeader(): HeadpondError {
+  return new HeadpondError("timeout", "the leader did not answer a read in time: ask again");
+}
