@@ -5,7 +5,7 @@
 
 import { HeadpondError } from "../base/errors.ts";
 import type { FileStatus } from "../base/file.ts";
-import type { MountId } from "../base/ids.ts";
+import type { MasterId, MountId } from "../base/ids.ts";
 import type { Path } from "../base/path.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Journal } from "../journal/journal.ts";
@@ -18,6 +18,7 @@ import type { Proposer } from "./proposer.ts";
 import type { MetadataSync } from "./sync.ts";
 
 export type CoreDependencies = {
+  readonly id: MasterId;
   readonly namespace: Namespace;
   readonly journal: Journal<CommandResult>;
   readonly proposer: Proposer;
@@ -41,6 +42,7 @@ export class Core {
   readonly sync: MetadataSync;
   readonly intents: Intents;
   readonly clock: Clock;
+  readonly #id: MasterId;
   readonly #takesOver: () => boolean;
   readonly #mounts = new Map<Path, MountRow>();
   /** Shared by all that ask for it before it begins. */
@@ -53,6 +55,7 @@ export class Core {
     this.sync = dependencies.sync;
     this.intents = dependencies.intents;
     this.clock = dependencies.clock;
+    this.#id = dependencies.id;
     this.#takesOver = dependencies.takesOver;
   }
 
@@ -60,19 +63,20 @@ export class Core {
     return this.namespace.mountCount;
   }
 
-  get isLeader(): boolean {
-    return this.journal.role === "leader";
-  }
-
   /** Whether it leads, and has taken over: what it orders counts. */
   get leads(): boolean {
     return this.journal.role === "leader" && !this.#takesOver();
   }
 
+  /** The others take it for the leader, and its state does not hold yet what was committed before. */
+  #isElected(): boolean {
+    return this.journal.cluster?.members().find(({ leader }) => leader)?.id === this.#id;
+  }
+
   /** Throws `not-leader` with `details.leader`, when one is known; `overloaded` for the moment in which a new leader takes over. */
   requireLeader(): void {
-    if (this.journal.role === "leader") {
-      if (!this.#takesOver()) return;
+    if (this.leads) return;
+    if (this.journal.role === "leader" || this.#isElected()) {
       throw new HeadpondError("overloaded", "this master was elected and takes over: ask again in a moment", {
         details: { retryAfterMs: takeOverRetryMs },
       });

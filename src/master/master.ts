@@ -214,6 +214,7 @@ export class Master {
       limits: limits.intents,
     });
     this.#core = new Core({
+      id: options.id,
       namespace,
       journal,
       proposer,

@@ -97,7 +97,7 @@ export class Revisions {
 
   async #record(directoryInodeId: InodeId, { commit, files }: Snapshot): Promise<void> {
     const { namespace, proposer } = this.#core;
-    if (!this.#core.isLeader || files.length === 0) return;
+    if (!this.#core.leads || files.length === 0) return;
     if (namespace.documents.revisions(directoryInodeId).at(-1)?.commit === commit) return;
     try {
       await proposer.propose({

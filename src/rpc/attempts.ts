@@ -35,6 +35,12 @@ export class Attempts {
     if (error.outcome === "unknown") this.#unknown = true;
   }
 
+  /** Another master leads: it is asked as if it were the first. */
+  startAnew(): void {
+    this.redirects = 0;
+    this.backoffs = 0;
+  }
+
   /** Whether every one of `count` masters has been asked since the last wait. */
   triedAll(count: number): boolean {
     return this.#failures % count === 0;

@@ -264,7 +264,7 @@ export class ClusterClient {
         throw error;
     }
     if (attempts.remainingMs() <= waitMs) throw attempts.final(error, methodName);
-    if (waitMs > 0) await this.#group.untilLeader(waitMs, signal);
+    if (waitMs > 0 && (await this.#group.untilLeader(waitMs, signal))) attempts.startAnew();
     if (isAborted(signal)) throw cancelled(attempts, methodName, signal);
   }
 
@@ -292,7 +292,7 @@ export class ClusterClient {
     const isRound = attempts.triedAll(this.#group.directory.addresses.length);
     const waitMs = Math.max(retryAfterMs, isRound ? this.#backoff(attempts) : 0);
     if (attempts.remainingMs() <= waitMs) throw attempts.final(error, methodName);
-    if (waitMs > 0) await this.#group.untilLeader(waitMs, signal);
+    if (waitMs > 0 && (await this.#group.untilLeader(waitMs, signal))) attempts.startAnew();
     if (isAborted(signal)) throw cancelled(attempts, methodName, signal);
   }
 

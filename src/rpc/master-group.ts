@@ -116,7 +116,8 @@ export class MasterGroup {
     const { leader, term } = error.details ?? {};
     const said = typeof term === "number" && Number.isSafeInteger(term) ? term : undefined;
     const named = typeof leader === "string" ? normaliseAddress(leader) : undefined;
-    this.directory.deny(asked, said);
+    // One that names itself was elected and is about to lead.
+    if (named !== asked) this.directory.deny(asked, said);
     if (named !== undefined && named !== asked && this.directory.hint(named, said)) this.#followLeader();
     if (this.#target === asked && this.directory.leader !== undefined) this.#target = this.directory.leader;
     return this.#target !== asked;
@@ -129,12 +130,13 @@ export class MasterGroup {
     this.#target = addresses[(addresses.indexOf(asked) + 1) % addresses.length] as string;
   }
 
-  /** Waits so long at most: less when another one leads than at the call, or the signal fires. */
-  async untilLeader(waitMs: number, signal: AbortSignal | undefined): Promise<void> {
+  /** Waits so long at most: less when another one leads than at the call (true), or the signal fires. */
+  async untilLeader(waitMs: number, signal: AbortSignal | undefined): Promise<boolean> {
     const { leader, term } = this.directory;
     const isNew = (): boolean =>
       this.directory.leader !== undefined && (this.directory.term !== term || this.directory.leader !== leader);
     await this.#until(isNew, waitMs, signal);
+    return isNew();
   }
 
   /** Waits so long at most for masters to have told who they are. */
