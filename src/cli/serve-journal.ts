@@ -21,6 +21,8 @@ import { version } from "./version.ts";
 
 /** Part of the election timeout for which a quorum's answer is a lease. */
 const leaseShare = 0.9;
+/** So long a refusal by another master is believed to be why there is no leader; it is repeated when it lasts. */
+const refusalMs = 60_000;
 /** A tick is a third of a heartbeat, and not shorter than timers are exact. */
 const tickMsMin = 5;
 
@@ -85,17 +87,20 @@ export async function makeJournal(parts: JournalParts): Promise<MadeJournal> {
       });
       const electionTimeoutMs = config["journal.raft.electionTimeout"];
       const heartbeatMs = config["journal.raft.heartbeat"];
-      let alarm: string | undefined;
-      const journal = new RaftJournal<CommandResult>({
+      let diverged: string | undefined;
+      let refusal: { readonly reason: string; readonly atMs: number } | undefined;
+      const journal: RaftJournal<CommandResult> = new RaftJournal<CommandResult>({
         ...common,
         id,
         peers,
         random,
         addresses: () => addresses() ?? { rpc: "", http: "" },
         software: version,
-        onDiverged: (details) => (alarm = details),
+        onDiverged: (details) => (diverged = details),
+        onRefused: (_id, reason) => (refusal = { reason, atMs: clock.monotonicMs() }),
         limits: {
           checkpointEveryBytes,
+          logKeepBytes: config["journal.raft.logKeep"],
           raft: {
             electionTimeoutMs,
             heartbeatMs,
@@ -104,7 +109,14 @@ export async function makeJournal(parts: JournalParts): Promise<MadeJournal> {
           },
         },
       });
-      return { journal, alarm: () => alarm };
+      const alarm = (): string | undefined => {
+        if (diverged !== undefined) return diverged;
+        // Who has a leader was refused by somebody who is behind, or is no member himself.
+        if (refusal === undefined || journal.role === "leader" || journal.leaderAddress !== undefined) return undefined;
+        if (clock.monotonicMs() - refusal.atMs > refusalMs) return undefined;
+        return `${refusal.reason}: stop it, empty its directory, and start it with a new master.id and --join HOST:PORT --replace ${id}`;
+      };
+      return { journal, alarm };
     }
     case "zookeeper":
       throw new HeadpondError("unsupported", "journal.type zookeeper: this version has the local and the Raft journal");
