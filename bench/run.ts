@@ -5,13 +5,15 @@
  */
 
 import { parseArgs } from "node:util";
+import { failover } from "./failover.ts";
 import type { Benchmark, BenchmarkSize, Result } from "./lib/benchmark.ts";
 import { metaLocal } from "./meta-local.ts";
+import { metaRaft } from "./meta-raft.ts";
 import { metaRestart } from "./meta-restart.ts";
 import { readCached } from "./read-cached.ts";
 import { readMiss } from "./read-miss.ts";
 
-const benchmarks: readonly Benchmark[] = [metaLocal, metaRestart, readCached, readMiss];
+const benchmarks: readonly Benchmark[] = [metaLocal, metaRaft, metaRestart, readCached, readMiss, failover];
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({

@@ -82,51 +82,104 @@ export type FailoverLoad = {
   readonly timeoutMs: number;
 };
 
+/** Paced writes that are under way at once. */
+const pacedMax = 4000;
+const failedPauseMs = 20;
+
 export const usualFailoverLoad = { lanes: 16, everyMs: 5, settleMs: 700, timeoutMs: 90_000 };
 
 /** Runs the load, strikes once, and resolves when a write that began after the blow is acknowledged. */
 export async function measureFailover(load: FailoverLoad, strike: () => void): Promise<FailoverResult> {
-  const { write, lanes, everyMs, settleMs, timeoutMs } = load;
-  const outstandingMax = 4000;
-  let ended = false;
+  const { settleMs, timeoutMs } = load;
   let struckMs = Number.POSITIVE_INFINITY;
-  let failed = 0;
-  let outstanding = 0;
   const acknowledged = Promise.withResolvers<number>();
-  const attempt = async (): Promise<boolean> => {
-    const beganMs = performance.now();
-    outstanding++;
-    try {
-      await write();
-      if (beganMs > struckMs) acknowledged.resolve(performance.now() - struckMs);
-      return true;
-    } catch {
-      if (performance.now() > struckMs && !ended) failed++;
-      return false;
-    } finally {
-      outstanding--;
-    }
-  };
-  const lane = async (): Promise<void> => {
-    while (!ended) if (!(await attempt())) await new Promise((done) => setTimeout(done, 20));
-  };
-  const running = Array.from({ length: lanes }, lane);
-  const pace = setInterval(() => {
-    if (outstanding < outstandingMax) running.push(attempt().then(() => {}));
-  }, everyMs);
+  // Awaited at the end only, when it may have failed long before.
+  acknowledged.promise.catch(() => {});
+  const running = new RunningLoad(load, (beganMs, endedMs) => {
+    if (beganMs > struckMs) acknowledged.resolve(endedMs - struckMs);
+  });
   const timer = setTimeout(
     () => acknowledged.reject(new Error(`no write was acknowledged within ${timeoutMs} ms after the signal`)),
     settleMs + timeoutMs,
   );
   try {
-    await new Promise((done) => setTimeout(done, settleMs));
+    await pause(settleMs);
+    const failedBefore = running.failed;
     struckMs = performance.now();
     strike();
-    return { ms: await acknowledged.promise, failed };
+    const ms = await acknowledged.promise;
+    return { ms, failed: running.failed - failedBefore };
   } finally {
-    ended = true;
-    clearInterval(pace);
     clearTimeout(timer);
-    await Promise.all(running);
+    await running.stop();
   }
+}
+
+/** The longest time without an acknowledgement from the beginning of `act` to a moment after its end. */
+export async function measureGap(load: FailoverLoad, act: () => Promise<unknown>): Promise<FailoverResult> {
+  let lastMs = Number.POSITIVE_INFINITY;
+  let gapMs = 0;
+  const running = new RunningLoad(load, (_, endedMs) => {
+    gapMs = Math.max(gapMs, endedMs - lastMs);
+    lastMs = endedMs;
+  });
+  try {
+    await pause(load.settleMs);
+    const failedBefore = running.failed;
+    gapMs = 0;
+    await act();
+    await pause(load.settleMs);
+    return { ms: gapMs, failed: running.failed - failedBefore };
+  } finally {
+    await running.stop();
+  }
+}
+
+/** The load while it runs. */
+class RunningLoad {
+  readonly #load: FailoverLoad;
+  readonly #onAcknowledged: (beganMs: number, endedMs: number) => void;
+  readonly #lanes: Promise<void>[];
+  readonly #paced = new Set<Promise<unknown>>();
+  readonly #timer: NodeJS.Timeout;
+  #ended = false;
+  failed = 0;
+
+  constructor(load: FailoverLoad, onAcknowledged: (beganMs: number, endedMs: number) => void) {
+    this.#load = load;
+    this.#onAcknowledged = onAcknowledged;
+    this.#lanes = Array.from({ length: load.lanes }, () => this.#lane());
+    this.#timer = setInterval(() => {
+      if (this.#paced.size >= pacedMax) return;
+      const attempt = this.#attempt().finally(() => this.#paced.delete(attempt));
+      this.#paced.add(attempt);
+    }, load.everyMs);
+  }
+
+  /** Resolves when every write under way has come to an end. */
+  async stop(): Promise<void> {
+    this.#ended = true;
+    clearInterval(this.#timer);
+    await Promise.all([...this.#lanes, ...this.#paced]);
+  }
+
+  async #lane(): Promise<void> {
+    while (!this.#ended) if (!(await this.#attempt())) await pause(failedPauseMs);
+  }
+
+  async #attempt(): Promise<boolean> {
+    const beganMs = performance.now();
+    try {
+      await this.#load.write();
+      this.#onAcknowledged(beganMs, performance.now());
+      return true;
+    } catch {
+      this.failed++;
+      return false;
+    }
+  }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((done) => setTimeout(done, ms));
 }

@@ -1,0 +1,184 @@
+/** Our own masters as the others are measured: several processes on loopback with the Raft journal, asked through the SDK. */
+
+import { connect, type HeadpondClient } from "../../src/client/client.ts";
+import { MasterGroup, type MasterGroupOptions, type MasterNode } from "../../src/testing/master-group.ts";
+import {
+  type FailoverResult,
+  type LoadResult,
+  measureFailover,
+  measureGap,
+  measureLoad,
+  usualFailoverLoad,
+} from "./peer.ts";
+import { cpuSeconds } from "./processes.ts";
+import { StaleReadProbe, type StaleReads } from "./stale-reads.ts";
+
+const directories = 1000;
+/** A follower that far behind is not waited for any longer before the next blow. */
+const levelTimeoutMs = 60_000;
+/** So long a successor goes on before its predecessor comes back, and so long that one is then watched. */
+const usefulMs = 500;
+
+/** What happens to a leader, and what ends it. */
+export type Blow = {
+  readonly strike: (leader: MasterNode) => void;
+  readonly relieve: (leader: MasterNode) => void | Promise<void>;
+};
+
+export type CpuShares = { readonly leaderUs: number; readonly followerUs: number };
+
+export class HeadpondMasters {
+  readonly system = "headpond-raft";
+  readonly group: MasterGroup;
+  readonly client: HeadpondClient;
+  #counter = 0;
+
+  private constructor(group: MasterGroup) {
+    this.group = group;
+    this.client = connect({ masters: group.addresses });
+  }
+
+  /** `options`: what the group wants otherwise, e.g. other hosts. */
+  static async start(options: MasterGroupOptions, count = 3): Promise<HeadpondMasters> {
+    const group = new MasterGroup(options);
+    try {
+      await group.found(count);
+      const masters = new HeadpondMasters(group);
+      await masters.prepare();
+      return masters;
+    } catch (error) {
+      await group.close();
+      throw error;
+    }
+  }
+
+  /** The parents of what `writes` makes. */
+  async prepare(): Promise<void> {
+    for (let i = 0; i < directories; i += 100) {
+      await Promise.all(Array.from({ length: 100 }, (_, k) => this.client.mkdir(`/d${i + k}`)));
+    }
+  }
+
+  get conditions(): string {
+    return `${this.group.nodes.length} masters on loopback, durable on a majority, one connection, parents at random among ${directories} directories`;
+  }
+
+  create(client: HeadpondClient = this.client): Promise<unknown> {
+    return client.create(pathOf(this.#counter++));
+  }
+
+  writes(outstanding: number, seconds: number): Promise<LoadResult> {
+    return measureLoad({ outstanding, seconds, task: () => this.create(), servers: this.#processes() });
+  }
+
+  /** Linearizable, at the leader. */
+  reads(outstanding: number, seconds: number): Promise<LoadResult> {
+    const task = (): Promise<unknown> => this.client.stat(this.#somePath());
+    return measureLoad({ outstanding, seconds, task, servers: this.#processes() });
+  }
+
+  /** Linearizable, of all masters in turn: the standbys ask the leader how far they have to be. */
+  readsOfAll(outstanding: number, seconds: number): Promise<LoadResult> {
+    const task = (): Promise<unknown> => this.client.stat(this.#somePath(), { from: "any" });
+    return measureLoad({ outstanding, seconds, task, servers: this.#processes() });
+  }
+
+  /** CPU of the leader and of a follower (their mean) while `run` runs, over `count()` operations of it. */
+  async cpuShares(run: () => Promise<LoadResult>): Promise<{ readonly load: LoadResult; readonly cpu: CpuShares }> {
+    const leader = await this.group.leader();
+    const followers = this.group.nodes.filter((node) => node !== leader && node.isRunning);
+    const now = (nodes: readonly MasterNode[]): number =>
+      nodes.reduce((sum, node) => sum + (node.role === undefined ? 0 : cpuSeconds(node.role.process)), 0);
+    const began = { leader: now([leader]), followers: now(followers) };
+    const load = await run();
+    const us = (seconds: number): number => (seconds / load.count) * 1e6;
+    return {
+      load,
+      cpu: {
+        leaderUs: us(now([leader]) - began.leader),
+        followerUs: us((now(followers) - began.followers) / followers.length),
+      },
+    };
+  }
+
+  /** Kills the leader under load and brings it back. */
+  async killed(): Promise<FailoverResult> {
+    const leader = await this.group.leader();
+    const result = await this.struck(() => leader.role?.process.child.kill("SIGKILL"));
+    await this.group.restart(leader);
+    await this.level();
+    return result;
+  }
+
+  /**
+   * Makes the leader useless under load by `strike`, without an end of its process, waits until another one acknowledges, and for
+   * a while longer; then `relieve` lets it go on. Meanwhile it is asked for what it must not know.
+   */
+  async disabled(blow: Blow): Promise<FailoverResult & { readonly reads: StaleReads }> {
+    const leader = await this.group.leader();
+    const probe = await StaleReadProbe.start(this.client, leader.rpc, `/probe-${this.#counter++}`);
+    let result: FailoverResult;
+    let reads: StaleReads;
+    try {
+      result = await this.struck(() => blow.strike(leader));
+      // Its successor has gone on: now the old one comes back, with questions waiting.
+      await pause(usefulMs);
+    } finally {
+      await blow.relieve(leader);
+      await pause(usefulMs);
+      reads = await probe.stop();
+    }
+    await this.level();
+    return { ...result, reads };
+  }
+
+  /** Hands over under load. `ms`: the longest time without an acknowledgement. */
+  async transferred(): Promise<FailoverResult> {
+    const leader = await this.group.leader();
+    const result = await measureGap({ write: () => this.create(), ...usualFailoverLoad }, () =>
+      this.client.membership.transfer(undefined),
+    );
+    if ((await this.group.leader()) === leader) throw new Error(`${leader.id} still leads after it handed over`);
+    await this.level();
+    return result;
+  }
+
+  /** The usual load, one blow, and the time until a write that began after it was acknowledged. */
+  struck(strike: () => void): Promise<FailoverResult> {
+    return measureFailover({ write: () => this.create(), ...usualFailoverLoad }, strike);
+  }
+
+  /** Resolves when all masters that run know the same. */
+  async level(): Promise<void> {
+    const endMs = performance.now() + levelTimeoutMs;
+    for (;;) {
+      const leader = await this.group.leader();
+      const rows = (await leader.status())?.masters ?? [];
+      const behind = rows.filter(({ lagEntries }) => lagEntries === undefined || lagEntries > 0);
+      if (rows.length === this.group.nodes.length && behind.length === 0) return;
+      if (performance.now() > endMs) throw new Error(`masters are not level: ${JSON.stringify(rows)}`);
+      await pause(50);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.client.close();
+    await this.group.close();
+  }
+
+  #somePath(): string {
+    return pathOf(Math.floor(Math.random() * this.#counter));
+  }
+
+  #processes() {
+    return this.group.nodes.flatMap(({ role }) => (role === undefined || role.process.hasExited ? [] : [role.process]));
+  }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((done) => setTimeout(done, ms));
+}
+
+function pathOf(i: number): string {
+  return `/d${(Math.imul(i, 2654435761) >>> 0) % directories}/file-${i}`;
+}

@@ -1,0 +1,420 @@
+/**
+ * Faults at masters on hosts of their own, one after the other or all at once, as a program inside `runInNamespaces`; clients
+ * work all the time, and what they saw must be linearizable. Prints what it does and how long each fault kept changes from being
+ * acknowledged; ends with 1 and the reason when a promise was broken.
+ *
+ *   masters-faults.ts SCENARIO SEED DIRECTORY
+ */
+
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdirSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { isHeadpondError, toHeadpondError } from "../base/errors.ts";
+import { Random } from "../base/random.ts";
+import { connect } from "../client/client.ts";
+import { HistoryClients } from "./history-clients.ts";
+import { MasterGroup, type MasterNode } from "./master-group.ts";
+import { HostNetwork } from "./network-namespaces.ts";
+
+/** A fault that leaves a majority has to be over for clients after so long, whatever the machine does beside. */
+const recoveryMsMax = 20_000;
+const levelTimeoutMs = 60_000;
+const diskMiB = 1024;
+/** Of 16 changes of 60 KB each: more than a master keeps ready of its log. */
+const largeRounds = 150;
+
+/** One cluster, its network, and the clients that never stop. */
+class Stage {
+  readonly network: HostNetwork;
+  readonly group: MasterGroup;
+  readonly clients: HistoryClients;
+  readonly random: Random;
+  readonly directory: string;
+
+  private constructor(parts: Pick<Stage, "network" | "group" | "clients" | "random" | "directory">) {
+    this.network = parts.network;
+    this.group = parts.group;
+    this.clients = parts.clients;
+    this.random = parts.random;
+    this.directory = parts.directory;
+  }
+
+  static async open(count: number, random: Random, directory: string): Promise<Stage> {
+    const ids = Array.from({ length: count }, (_, i) => `m${i + 1}`);
+    const network = HostNetwork.create(ids);
+    for (const id of ids) mountDisk(join(directory, id));
+    const group = new MasterGroup({
+      directory,
+      host: (index) => network.address(ids[index] as string),
+      prefix: (index) => network.prefix(ids[index] as string),
+    });
+    await group.found(count);
+    const clients = await HistoryClients.start({ masters: group.addresses, ids, random: new Random(random.uint32()) });
+    await sleep(500);
+    return new Stage({ network, group, clients, random, directory });
+  }
+
+  async leader(): Promise<MasterNode> {
+    return this.group.leader();
+  }
+
+  async followers(): Promise<readonly MasterNode[]> {
+    return this.group.standbys();
+  }
+
+  /**
+   * A fault that a majority survives: strikes, waits until changes are acknowledged again, lets them go on for a while, heals, and
+   * waits until all masters are level.
+   */
+  async fault(name: string, strike: () => unknown, heal: () => unknown, holdMs = 1000): Promise<void> {
+    const struckMs = performance.now();
+    await strike();
+    const firstMs = await this.clients.untilAcknowledged(struckMs, recoveryMsMax);
+    await sleep(holdMs);
+    await heal();
+    await this.level();
+    const gapMs = this.clients.longestGapMs(struckMs);
+    say(`${name}: first acknowledged after ${firstMs.toFixed(0)} ms, longest gap ${gapMs.toFixed(0)} ms`);
+  }
+
+  /** Every master runs, hears the leader and has nearly all that is committed: clients go on meanwhile. */
+  async level(): Promise<void> {
+    const endMs = performance.now() + levelTimeoutMs;
+    for (;;) {
+      const rows = (await (await this.leader()).status())?.masters ?? [];
+      const isLevel = rows.every(({ lagEntries, reachable }) => reachable !== false && lagEntries < 2000);
+      if (rows.length === this.group.nodes.length && isLevel) return;
+      if (performance.now() > endMs) throw new Error(`masters are not level: ${JSON.stringify(rows)}`);
+      await sleep(100);
+    }
+  }
+
+  /** Ends the clients, compares the masters' states, and checks the history. */
+  async judge(): Promise<void> {
+    await this.clients.stop();
+    const { appliedIndex, digest } = await this.group.settled(levelTimeoutMs);
+    const { counts, violations } = this.clients;
+    say(`all masters have ${appliedIndex} entries and the digest ${digest}`);
+    assert.deepEqual(violations, []);
+    const beganMs = performance.now();
+    const verdict = this.clients.check();
+    const tookMs = (performance.now() - beganMs).toFixed(0);
+    say(
+      `${counts.returned} calls returned, ${counts.refused} were refused, ${counts.unknown} unknown; checked in ${tookMs} ms`,
+    );
+    if (verdict.kind === "violation") assert.fail(verdict.explanation);
+    assert.equal(verdict.kind, "linearizable", JSON.stringify(verdict));
+    assert.ok(counts.returned > 1000, "the clients did next to nothing");
+  }
+
+  async close(): Promise<void> {
+    await this.group.close();
+  }
+}
+
+type Scenario = { readonly masters: number; readonly run: (stage: Stage) => Promise<void> };
+
+const scenarios: Readonly<Record<string, Scenario>> = {
+  processes: { masters: 3, run: processFaults },
+  links: { masters: 3, run: linkFaults },
+  disks: { masters: 3, run: diskFaults },
+  five: { masters: 5, run: faultsOfFive },
+  all: { masters: 5, run: (stage) => allAtOnce(stage, 50_000) },
+};
+
+async function processFaults(stage: Stage): Promise<void> {
+  const { group } = stage;
+  let node = await stage.leader();
+  await stage.fault(
+    "leader killed",
+    () => node.kill(),
+    () => group.start(node),
+  );
+  [node] = (await stage.followers()) as [MasterNode];
+  await stage.fault(
+    "follower killed",
+    () => node.kill(),
+    () => group.start(node),
+  );
+  node = await stage.leader();
+  await stage.fault(
+    "leader frozen",
+    () => node.pause(),
+    () => node.resume(),
+    2000,
+  );
+  [node] = (await stage.followers()) as [MasterNode];
+  await stage.fault(
+    "follower frozen",
+    () => node.pause(),
+    () => node.resume(),
+    2000,
+  );
+  for (const each of group.nodes) {
+    await stage.fault(
+      `${each.id} stopped and started again, in turn`,
+      () => each.role?.process.stop("SIGTERM"),
+      () => group.start(each),
+      0,
+    );
+  }
+  await stage.fault(
+    "all killed at once",
+    async () => {
+      await Promise.all(group.nodes.map((each) => each.kill()));
+      await Promise.all(group.nodes.map((each) => group.start(each)));
+    },
+    () => {},
+  );
+}
+
+async function linkFaults(stage: Stage): Promise<void> {
+  const { network } = stage;
+  const heal = (): void => network.heal();
+  const leaderId = async (): Promise<string> => (await stage.leader()).id;
+  const followerIds = async (): Promise<[string, string]> =>
+    (await stage.followers()).map(({ id }) => id) as [string, string];
+
+  let leader = await leaderId();
+  await stage.fault("leader cut off from masters", () => network.split([leader]), heal);
+  leader = await leaderId();
+  await stage.fault(
+    "leader cut off from masters and clients",
+    () => {
+      network.split([leader]);
+      network.cut([leader, "self"]);
+    },
+    heal,
+  );
+  leader = await leaderId();
+  let [one, other] = await followerIds();
+  await stage.fault(
+    "leader hears nobody, one way",
+    () => {
+      for (const from of [one, other]) network.cutOneWay(from, leader);
+    },
+    heal,
+  );
+  leader = await leaderId();
+  [one, other] = await followerIds();
+  await stage.fault(
+    "nobody hears the leader, one way",
+    () => {
+      for (const to of [one, other]) network.cutOneWay(leader, to);
+    },
+    heal,
+  );
+  leader = await leaderId();
+  [one, other] = await followerIds();
+  await stage.fault("leader and one follower cut, both hear the other", () => network.cut([leader, one]), heal, 3000);
+  [one, other] = await followerIds();
+  await stage.fault("the followers cut from each other", () => network.cut([one, other]), heal, 2000);
+  leader = await leaderId();
+  await stage.fault("leader's link loses 10 %", () => network.lose(leader, 10), heal, 2000);
+  leader = await leaderId();
+  await stage.fault("leader's link has 1 Mbit/s", () => network.slow(leader, 1000), heal, 2000);
+  [one] = await followerIds();
+  await stage.fault(
+    "a follower's link has 200 kbit/s and loses 5 %",
+    () => {
+      network.slow(one, 200);
+      network.lose(one, 5);
+    },
+    heal,
+    2000,
+  );
+}
+
+async function diskFaults(stage: Stage): Promise<void> {
+  const [follower] = (await stage.followers()) as [MasterNode];
+  let free = await fillDisk(follower);
+  await stage.fault("follower's disk full", () => writeUntilFull(stage, follower), free);
+  const leader = await stage.leader();
+  const struckMs = performance.now();
+  free = await fillDisk(leader);
+  const refused = await writeUntilFull(stage, leader);
+  const isLeader = (await stage.leader()) === leader;
+  say(
+    `leader's disk full: ${refused} large changes were refused as no-space; it ${isLeader ? "still" : "no longer"} leads`,
+  );
+  await sleep(1000);
+  free();
+  const ms = await stage.clients.untilAcknowledged(performance.now(), recoveryMsMax);
+  await stage.level();
+  const gapMs = stage.clients.longestGapMs(struckMs);
+  say(
+    `leader's disk full: changes went on ${ms.toFixed(0)} ms after there was room, longest gap ${gapMs.toFixed(0)} ms`,
+  );
+}
+
+async function faultsOfFive(stage: Stage): Promise<void> {
+  const { group, network } = stage;
+  const heal = (): void => network.heal();
+  const victims = [await stage.leader(), (await stage.followers())[0] as MasterNode];
+  await stage.fault(
+    "leader and a follower killed",
+    () => Promise.all(victims.map((node) => node.kill())),
+    () => Promise.all(victims.map((node) => group.start(node))),
+  );
+  let leader = (await stage.leader()).id;
+  let others = (await stage.followers()).map(({ id }) => id);
+  await stage.fault("leader in the smaller half", () => network.split([leader, others[0] as string]), heal);
+  leader = (await stage.leader()).id;
+  others = (await stage.followers()).map(({ id }) => id);
+  await stage.fault(
+    "leader hears one of four",
+    () => network.cut(...others.slice(1).map((id) => [leader, id] as const)),
+    heal,
+    2000,
+  );
+  leader = (await stage.leader()).id;
+  others = (await stage.followers()).map(({ id }) => id);
+  // Each hears its two neighbours only: nobody hears all, and everybody hears a majority with itself.
+  const ring = [leader, ...others];
+  const apart = ring.flatMap((one, i) =>
+    ring.slice(i + 1).flatMap((other, k) => (k === 0 || (i === 0 && k === 3) ? [] : [[one, other] as const])),
+  );
+  await stage.fault("a ring: each hears its two neighbours", () => network.cut(...apart), heal, 2000);
+  await stage.fault(
+    "the network flaps",
+    async () => {
+      for (let round = 0; round < 8; round++) {
+        network.split(stage.random.shuffle([...ring]).slice(0, 2));
+        await sleep(stage.random.between(50, 400));
+        network.heal();
+        await sleep(stage.random.between(10, 200));
+      }
+    },
+    heal,
+  );
+}
+
+/** Whatever comes to mind, a majority or not, for so long; then all is healed, and it must go on. */
+async function allAtOnce(stage: Stage, durationMs: number): Promise<void> {
+  const { network, group, random } = stage;
+  const endMs = performance.now() + durationMs;
+  const frozen = new Set<MasterNode>();
+  const dead = new Set<MasterNode>();
+  const ids = group.nodes.map(({ id }) => id);
+  const any = (): MasterNode => group.nodes[random.between(0, group.nodes.length - 1)] as MasterNode;
+  const free: (() => void)[] = [];
+  const began = stage.clients.acknowledged;
+  let lastCount = began;
+  while (performance.now() < endMs) {
+    const node = any();
+    const dice = random.between(0, 11);
+    if (dice <= 1 && dead.size < 3 && !frozen.has(node)) {
+      await node.kill();
+      dead.add(node);
+      say(`kill ${node.id}`);
+    } else if (dice <= 3 && dead.size > 0) {
+      const [back] = dead;
+      await group.start(back as MasterNode);
+      dead.delete(back as MasterNode);
+      say(`start ${back?.id}`);
+    } else if (dice === 4 && !dead.has(node)) {
+      node.pause();
+      frozen.add(node);
+      say(`freeze ${node.id}`);
+    } else if (dice === 5) {
+      for (const each of frozen) each.resume();
+      frozen.clear();
+      say("thaw all");
+    } else if (dice === 6) {
+      const side = random.shuffle([...ids]).slice(0, random.between(1, 2));
+      network.split(side);
+      say(`split ${side.join(", ")}`);
+    } else if (dice === 7) {
+      const [from, to] = random.shuffle([...ids]) as [string, string];
+      network.cutOneWay(from, to);
+      say(`cut ${from} > ${to}`);
+    } else if (dice === 8) {
+      network.lose(node.id, random.between(1, 20));
+      say(`loss at ${node.id}`);
+    } else if (dice === 9) {
+      network.slow(node.id, random.between(200, 5000));
+      say(`slow ${node.id}`);
+    } else if (dice === 10 && free.length === 0 && node.isRunning) {
+      free.push(await fillDisk(node));
+      say(`fill the disk of ${node.id}`);
+    } else {
+      network.heal();
+      for (const one of free.splice(0)) one();
+      say(`heal links and disks; ${stage.clients.acknowledged - lastCount} changes since the last time`);
+      lastCount = stage.clients.acknowledged;
+    }
+    await sleep(random.between(200, 1800));
+  }
+  network.heal();
+  for (const one of free.splice(0)) one();
+  for (const each of frozen) each.resume();
+  for (const each of dead) await group.start(each);
+  const healedMs = performance.now();
+  const ms = await stage.clients.untilAcknowledged(healedMs, recoveryMsMax);
+  await stage.level();
+  say(`healed: first acknowledged after ${ms.toFixed(0)} ms; ${stage.clients.acknowledged - began} changes in all`);
+}
+
+/** A small disk in memory: full when it is to be. */
+function mountDisk(path: string): void {
+  mkdirSync(path);
+  const done = spawnSync("mount", ["-t", "tmpfs", "-o", `size=${diskMiB}m`, "tmpfs", path]);
+  assert.equal(done.status, 0, String(done.stderr));
+}
+
+/** Leaves nothing free; the answer makes room again. */
+async function fillDisk(node: MasterNode): Promise<() => void> {
+  const ballast = join(node.directory, "ballast");
+  const { bavail, bsize } = statfsSync(node.directory);
+  writeFileSync(ballast, Buffer.alloc(bavail * bsize));
+  // What the master was about to make, it gives up.
+  await sleep(300);
+  return () => rmSync(ballast, { force: true });
+}
+
+/** Large changes until one is refused, or the log must have met the end of the disk. How many were refused for want of space. */
+async function writeUntilFull(stage: Stage, node: MasterNode): Promise<number> {
+  const client = connect({ masters: stage.group.addresses });
+  const attributes = Object.fromEntries(Array.from({ length: 15 }, (_, n) => [`k${n}`, "x".repeat(4000)]));
+  await client.mkdir("/large", { recursive: true });
+  let refused = 0;
+  const change = async (n: number): Promise<void> => {
+    try {
+      await client.setAttributes("/large", { set: { ...attributes, n: String(n) } }, { timeoutMs: 3000 });
+    } catch (error) {
+      if (!isHeadpondError(error, "no-space", "unavailable", "overloaded", "timeout", "unknown-outcome")) throw error;
+      if (error.code === "no-space") refused++;
+    }
+  };
+  for (let round = 0; round < largeRounds && refused === 0; round++) {
+    await Promise.all(Array.from({ length: 16 }, (_, n) => change(round * 16 + n)));
+  }
+  await client.close();
+  const ready = await fetch(`http://${node.http}/readyz`, { signal: AbortSignal.timeout(5000) });
+  const said = (await ready.text()).trim();
+  assert.match(said, /no space/, `${node.id} does not say that its disk is full`);
+  say(`${node.id}: ${said}`);
+  return refused;
+}
+
+function say(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
+
+const [name = "", seed = "", directory = ""] = process.argv.slice(2);
+const scenario = scenarios[name];
+assert.ok(scenario !== undefined, `no scenario ${name}: there are ${Object.keys(scenarios).join(", ")}`);
+const stage = await Stage.open(scenario.masters, new Random(Number(seed)), directory);
+try {
+  await scenario.run(stage);
+  await stage.judge();
+} catch (thrown) {
+  process.stderr.write(`${thrown instanceof Error ? thrown.stack : toHeadpondError(thrown).message}\n`);
+  for (const { id, log } of stage.group.nodes) process.stderr.write(`== ${id}\n${log.slice(-2500)}\n`);
+  process.exitCode = 1;
+} finally {
+  await stage.close();
+}
+process.exit();
