@@ -12,8 +12,9 @@ import { metaRaft } from "./meta-raft.ts";
 import { metaRestart } from "./meta-restart.ts";
 import { readCached } from "./read-cached.ts";
 import { readMiss } from "./read-miss.ts";
+import { snapshot } from "./snapshot.ts";
 
-const benchmarks: readonly Benchmark[] = [metaLocal, metaRaft, metaRestart, readCached, readMiss, failover];
+const benchmarks: readonly Benchmark[] = [metaLocal, metaRaft, metaRestart, readCached, readMiss, failover, snapshot];
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({

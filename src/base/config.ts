@@ -55,6 +55,10 @@ export const settings = {
     "T: a master that has not heard of the leader for [T, 2T), drawn at random each time, stands for election.",
   ),
   "journal.raft.heartbeat": duration("30ms", "How often the leader shows that it is there; at most a third of T."),
+  "journal.raft.logKeep": size(
+    "256MiB",
+    "Log that is kept behind a checkpoint for masters that are a little behind; who lacks more gets the checkpoint.",
+  ),
   "journal.raft.snapshotRate": size("256MiB", "Bytes a second of a checkpoint that is sent to another master."),
   "worker.id": optionalText("Name of this worker; drawn once and kept in its first cache directory if not given."),
   "worker.masters": list(["localhost:7070"], "RPC addresses of all masters."),
