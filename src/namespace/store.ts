@@ -34,19 +34,25 @@ export interface Store {
 /** Rows to write, all in one slab: `begin`, write the key, `value`, write the value, `end`; or `begin`, the key, `remove`. */
 export class Batch {
   readonly writer = new ByteWriter(64 * 1024);
-  /** Four numbers a row: table, start of the key, start of the value, end; a value start of -1 removes the key. */
-  readonly rows: number[] = [];
+  /** As `rows`, with room for more. Not an array of the engine's: one that is filled and emptied again and again is mostly garbage. */
+  #rows = new Int32Array(4 * 1024);
+  #used = 0;
   #table: Table = inodesTable;
   #keyStart = 0;
   #valueStart = 0;
 
   clear(): void {
     this.writer.position = 0;
-    this.rows.length = 0;
+    this.#used = 0;
   }
 
   get count(): number {
-    return this.rows.length / 4;
+    return this.#used / 4;
+  }
+
+  /** Four numbers a row: table, start of the key, start of the value, end; a value start of -1 removes the key. */
+  get rows(): Int32Array {
+    return this.#rows.subarray(0, this.#used);
   }
 
   begin(table: Table): void {
@@ -59,11 +65,11 @@ export class Batch {
   }
 
   end(): void {
-    this.rows.push(this.#table, this.#keyStart, this.#valueStart, this.writer.position);
+    this.#add(this.#valueStart);
   }
 
   remove(): void {
-    this.rows.push(this.#table, this.#keyStart, -1, this.writer.position);
+    this.#add(-1);
   }
 
   put(table: Table, key: Uint8Array, value: Uint8Array | undefined): void {
@@ -81,15 +87,31 @@ export class Batch {
   /** Visits the rows in the order they were added; the subarrays share the slab. */
   forEach(visit: (table: Table, key: Buffer, value: Buffer | undefined) => void): void {
     const { buffer } = this.writer;
-    for (let i = 0; i < this.rows.length; i += 4) {
-      const keyStart = this.rows[i + 1] as number;
-      const valueStart = this.rows[i + 2] as number;
-      const end = this.rows[i + 3] as number;
+    const rows = this.#rows;
+    for (let i = 0; i < this.#used; i += 4) {
+      const keyStart = rows[i + 1] as number;
+      const valueStart = rows[i + 2] as number;
+      const end = rows[i + 3] as number;
       visit(
-        this.rows[i] as Table,
+        rows[i] as Table,
         buffer.subarray(keyStart, valueStart === -1 ? end : valueStart),
         valueStart === -1 ? undefined : buffer.subarray(valueStart, end),
       );
     }
+  }
+
+  #add(valueStart: number): void {
+    if (this.#used === this.#rows.length) {
+      const grown = new Int32Array(2 * this.#rows.length);
+      grown.set(this.#rows);
+      this.#rows = grown;
+    }
+    const rows = this.#rows;
+    const at = this.#used;
+    rows[at] = this.#table;
+    rows[at + 1] = this.#keyStart;
+    rows[at + 2] = valueStart;
+    rows[at + 3] = this.writer.position;
+    this.#used = at + 4;
   }
 }
