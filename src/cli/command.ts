@@ -33,14 +33,18 @@ export function exitCodeOf(error: unknown): number {
   return known.outcome === "unknown" ? errorTable["unknown-outcome"].exitCode : errorTable[known.code].exitCode;
 }
 
-/** A command with the common flags and an example in its help; `isDefault`: what its group does when no verb is given. */
+/**
+ * A command with the common flags and an example in its help; `isDefault`: what its group does when no verb is given; `isCluster`: it
+ * starts masters and is not told where they are.
+ */
 export function leaf(
   parent: Command,
   usage: string,
   description: string,
   example: string,
-  options: { readonly isDefault?: boolean } = {},
+  options: { readonly isDefault?: boolean; readonly isCluster?: boolean } = {},
 ): Command {
-  const command = parent.command(usage, options).description(description);
-  return withCommonFlags(command).addHelpText("after", `\nExample:\n  ${example}\n`);
+  const { isDefault, isCluster = false } = options;
+  const command = parent.command(usage, isDefault === undefined ? {} : { isDefault }).description(description);
+  return withCommonFlags(command, { asksMasters: !isCluster }).addHelpText("after", `\nExample:\n  ${example}\n`);
 }

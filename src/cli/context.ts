@@ -73,10 +73,12 @@ export class Context {
 }
 
 /** Adds the flags that every command has. */
-export function withCommonFlags(command: Command): Command {
+export function withCommonFlags(command: Command, options: { readonly asksMasters: boolean }): Command {
+  command.option("--json", "print JSON and nothing else on stdout");
+  if (options.asksMasters) {
+    command.option("--masters <addresses>", "host:port of the masters, comma separated (HEADPOND_MASTERS)");
+  }
   return command
-    .option("--json", "print JSON and nothing else on stdout")
-    .option("--masters <addresses>", "host:port of the masters, comma separated (HEADPOND_MASTERS)")
     .option("--config <file>", "configuration file (default: headpond.yaml, /etc/headpond/headpond.yaml)")
     .option("--timeout <duration>", "give up after, e.g. 30s")
     .option("--set <key=value...>", "override one setting of the configuration")

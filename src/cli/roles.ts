@@ -17,7 +17,7 @@ export function addRoles({ program, signal }: Commands): void {
       action(signal, async (context, flags) =>
         serveRole(context, context.loadConfig().config, async (config) => {
           const { makeDoors, serveMaster } = await loadRoles();
-          return serveMaster(config, makeDoors(config), joinOptions(flags, signal));
+          return serveMaster(config, makeDoors(config), { join: joinOptions(flags, signal) });
         }),
       ),
     );

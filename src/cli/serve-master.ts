@@ -23,7 +23,14 @@ import { makeJournal } from "./serve-journal.ts";
 import { openUnderStoreWith } from "./serve-under-store.ts";
 import { version } from "./version.ts";
 
-export async function serveMaster(config: Config, doors: Doors, join?: JoinOptions): Promise<Served> {
+export type ServeMasterOptions = {
+  readonly join?: JoinOptions | undefined;
+  /** False: when it stops, the others stop too, and a leader looks for no successor. */
+  readonly handsOver?: boolean;
+};
+
+export async function serveMaster(config: Config, doors: Doors, options: ServeMasterOptions = {}): Promise<Served> {
+  const { join, handsOver = true } = options;
   const { clock, disk, network } = doors;
   const joining = join === undefined ? undefined : new Joining(config, doors, join);
   const logger = doors.logger.child({ master: config["master.id"] });
@@ -84,7 +91,7 @@ export async function serveMaster(config: Config, doors: Doors, join?: JoinOptio
     });
     const running = master;
     closers.push(async () => {
-      await running.handOver();
+      if (handsOver) await running.handOver();
       await running.close();
     });
     await running.start();
