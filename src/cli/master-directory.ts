@@ -14,6 +14,8 @@ import { readMeta } from "../journal/journal-meta.ts";
 
 /** Held by the process that works on the directory. */
 const lockName = "lock";
+/** What is not ours and in nobody's way: `mkfs.ext4` leaves it in the root of every disk. */
+const ignoredNames: readonly string[] = [lockName, "lost+found"];
 
 export function journalDirectory(masterDirectory: string): string {
   return join(masterDirectory, "journal");
@@ -99,5 +101,5 @@ export async function formatLocked(options: FormatOptions): Promise<void> {
 }
 
 async function namesIn(disk: Disk, directory: string): Promise<readonly string[]> {
-  return (await disk.list(directory)).filter((name) => name !== lockName);
+  return (await disk.list(directory)).filter((name) => !ignoredNames.includes(name));
 }
