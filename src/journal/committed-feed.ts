@@ -52,6 +52,12 @@ export class CommittedFeed {
     this.#wake();
   }
 
+  /** The state was replaced by a later one: whoever waited for what lies between learns that it was cut. */
+  jumped(): void {
+    this.#forget();
+    this.#wake();
+  }
+
   /** Ends all streams. */
   close(): void {
     this.#closed = true;

@@ -29,6 +29,11 @@ export class RaftBarriers {
     return this.#passedAtMs === undefined ? undefined : nowMs - this.#passedAtMs;
   }
 
+  /** The state is about to be replaced: until then it is nothing to read. */
+  forgetPassed(): void {
+    this.#passedAtMs = undefined;
+  }
+
   add(nowMs: number): Promise<void> {
     if (this.#queue.length === 0) this.#queuedAtMs = nowMs;
     this.#count++;

@@ -14,7 +14,7 @@ import type { Logger } from "../io/logger.ts";
 import type { Raft } from "../raft/raft.ts";
 import type { AppendWork, Configuration, Ready, RefusalReason } from "../raft/types.ts";
 import { CommittedFeed } from "./committed-feed.ts";
-import type { Entry, Journal, JournalCluster, JournalStatus, Proposed, Role } from "./journal.ts";
+import type { Entry, Journal, JournalCluster, JournalStatus, Proposed, Role, SavedCheckpoint } from "./journal.ts";
 import type { PeerEvents } from "./peers.ts";
 import { withoutConfiguration } from "./raft-applier.ts";
 import { RaftBarriers } from "./raft-barriers.ts";
@@ -113,6 +113,7 @@ export class RaftJournal<Result> implements Journal<Result> {
       this.#state = "open";
     } catch (error) {
       this.#state = "closed";
+      if (this.#parts !== undefined) await this.#options.peers.close();
       await place?.wal.close();
       await place?.lock.release();
       throw error;
@@ -148,6 +149,10 @@ export class RaftJournal<Result> implements Journal<Result> {
 
   committed(fromIndex: number, signal: AbortSignal): AsyncIterable<Entry> {
     return this.#feed.stream(fromIndex, signal);
+  }
+
+  get checkpoints(): readonly SavedCheckpoint[] {
+    return this.#parts?.checkpoints.known ?? [];
   }
 
   async checkpoint(): Promise<Made> {
@@ -229,6 +234,7 @@ export class RaftJournal<Result> implements Journal<Result> {
       onApplied: (...done) => this.#onApplied(...done),
       onInstalled: (index) => {
         this.#answerUnknown(0, index);
+        this.#feed.jumped();
         this.#barriers.applied(index);
       },
       onDiverged: (details) => this.#onDiverged(details),
@@ -360,11 +366,13 @@ export class RaftJournal<Result> implements Journal<Result> {
     const context = this.#barriers.takeQuestion();
     if (context !== undefined) core.readIndex(context, nowMs);
     const ready = core.ready();
-    if (ready.roleChange !== undefined) this.#onCoreRole(core, ready.roleChange);
+    if (ready.roleChange !== undefined) this.#logger.info("role", ready.roleChange);
+    if (ready.roleChange?.role === "leader") this.#leadsFromIndex = core.lastIndex;
     if (ready.unknown !== undefined) this.#answerUnknown(ready.unknown.firstIndex, ready.unknown.lastIndex);
     // Before the own disk is asked: it works while the others' do.
     if (ready.messages.length > 0) sendMessages(this.#options.peers, parts, ready.messages);
     if (ready.append !== undefined) writer.write(ready.append);
+    if (ready.install !== undefined) this.#barriers.forgetPassed();
     installer.turn(ready.install);
     if (ready.committed.length > 0) applier.apply(ready.committed);
     this.#answerReads(ready);
@@ -395,12 +403,6 @@ export class RaftJournal<Result> implements Journal<Result> {
   }
 
   // Roles.
-
-  #onCoreRole(core: Raft, change: NonNullable<Ready["roleChange"]>): void {
-    const { role, term, leader } = change;
-    this.#logger.info("role", { role, term, leader });
-    if (role === "leader") this.#leadsFromIndex = core.lastIndex;
-  }
 
   /** A leader acts as one when its state holds all that was committed before it. */
   #updateRole(core: Raft): void {

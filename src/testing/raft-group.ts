@@ -36,6 +36,8 @@ export type Master = {
   readonly peers: MemoryPeers;
   readonly fatal: HeadpondError[];
   readonly diverged: string[];
+  /** What others said when they refused it. */
+  readonly refusals: string[];
 };
 
 export type MasterView = {
@@ -127,6 +129,7 @@ export class RaftGroup {
     const peers = this.network.peers({ disk, directory: `${directory}/incoming` });
     const fatal: HeadpondError[] = [];
     const diverged: string[] = [];
+    const refusals: string[] = [];
     const journal = new RaftJournal({
       disk,
       clock: this.clock,
@@ -148,6 +151,7 @@ export class RaftGroup {
       },
       onFatal: (error) => fatal.push(error),
       onDiverged: (details) => diverged.push(details),
+      onRefused: (_, reason) => refusals.push(reason),
     });
     const kill = async (): Promise<void> => {
       peers.kill();
@@ -156,7 +160,7 @@ export class RaftGroup {
       await killed;
     };
     if (view.onRole !== undefined) journal.onRoleChange(view.onRole);
-    const master = { id, journal, machine, peers, fatal, diverged, kill };
+    const master = { id, journal, machine, peers, fatal, diverged, refusals, kill };
     this.#masters.set(id, master);
     await journal.start();
     return master;
@@ -171,10 +175,17 @@ export class RaftGroup {
     await killed;
   }
 
+  /** One that has failed is killed. */
   async close(id: string): Promise<void> {
     const master = this.#masters.get(id);
+    if (master !== undefined && master.fatal.length > 0) return this.kill(id);
     this.#masters.delete(id);
     await master?.journal.close();
+  }
+
+  /** Whatever there is, as the end of a test that may have failed. */
+  async killAll(): Promise<void> {
+    await Promise.all([...this.#masters.keys()].map((id) => this.kill(id)));
   }
 
   async closeAll(): Promise<void> {
