@@ -3,7 +3,18 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Random } from "../base/random.ts";
-import { crc32, Digest, digestHex, equalSecrets, hmacSha256, Xxh64, xxh64, xxh64BigInt, xxh64Hex } from "./hash.ts";
+import {
+  crc32,
+  crc32Of,
+  Digest,
+  digestHex,
+  equalSecrets,
+  hmacSha256,
+  Xxh64,
+  xxh64,
+  xxh64BigInt,
+  xxh64Hex,
+} from "./hash.ts";
 
 test("xxh64 agrees with its published vectors in all three forms", () => {
   assert.equal(xxh64Hex(Buffer.from("")), "ef46db3751d8e999");
@@ -46,4 +57,18 @@ test("digests, hmac and crc32 agree with their published vectors", () => {
 test("secrets are equal only if they are the same", () => {
   assert.equal(equalSecrets("abc", "abc"), true);
   assert.equal(equalSecrets("abc", "abcd"), false);
+});
+
+test("the CRC of a piece is the same whether it is short or long, wherever it begins", () => {
+  const seed = Date.now() >>> 0;
+  console.log(`seed ${seed}`);
+  const random = new Random(seed);
+  const bytes = random.bytes(4096);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  for (let round = 0; round < 2000; round++) {
+    const start = random.between(0, 3000);
+    const end = start + random.between(0, round % 10 === 0 ? 1000 : 220);
+    const previous = random.uint32();
+    assert.equal(crc32Of(bytes, view, start, end, previous), crc32(bytes.subarray(start, end), previous));
+  }
 });

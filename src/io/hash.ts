@@ -118,3 +118,47 @@ export function equalSecrets(a: string, b: string): boolean {
 export function crc32(bytes: Uint8Array | string, previous = 0): number {
   return zlibCrc32(bytes, previous);
 }
+
+/**
+ * As `crc32`, of the bytes from `start` to `end` of a buffer with its view. For short pieces of a large buffer: the way into
+ * native code costs more than 200 bytes do here (92 bytes: 112 ns against 212).
+ */
+export function crc32Of(bytes: Uint8Array, view: DataView, start: number, end: number, previous: number): number {
+  if (end - start > shortCrcBytes) return zlibCrc32(bytes.subarray(start, end), previous);
+  const t = crcTables;
+  let crc = ~previous;
+  let at = start;
+  // Eight bytes a round: the tables hold what a byte does to the sum when 0 to 7 others follow it.
+  for (const last = end - 8; at <= last; at += 8) {
+    const low = crc ^ view.getInt32(at, true);
+    const high = view.getInt32(at + 4, true);
+    crc =
+      (t[1792 + (low & 255)] as number) ^
+      (t[1536 + ((low >>> 8) & 255)] as number) ^
+      (t[1280 + ((low >>> 16) & 255)] as number) ^
+      (t[1024 + (low >>> 24)] as number) ^
+      (t[768 + (high & 255)] as number) ^
+      (t[512 + ((high >>> 8) & 255)] as number) ^
+      (t[256 + ((high >>> 16) & 255)] as number) ^
+      (t[high >>> 24] as number);
+  }
+  for (; at < end; at++) crc = (crc >>> 8) ^ (t[(crc ^ view.getUint8(at)) & 255] as number);
+  return ~crc >>> 0;
+}
+
+const shortCrcBytes = 200;
+const crcTables = makeCrcTables();
+
+function makeCrcTables(): Int32Array {
+  const tables = new Int32Array(8 * 256);
+  for (let byte = 0; byte < 256; byte++) {
+    let crc = byte;
+    for (let bit = 0; bit < 8; bit++) crc = (crc & 1) === 0 ? crc >>> 1 : (crc >>> 1) ^ 0xedb88320;
+    tables[byte] = crc;
+  }
+  for (let at = 256; at < tables.length; at++) {
+    const before = tables[at - 256] as number;
+    tables[at] = (before >>> 8) ^ (tables[before & 255] as number);
+  }
+  return tables;
+}

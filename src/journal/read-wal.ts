@@ -221,7 +221,8 @@ async function firstToWalk({ disk, walkBytes }: ReadWalOptions, segments: readon
   let from = segments.length - 1;
   let bytes = (segments[from] as Segment).header.segmentBytes;
   // The last but one owes a seal if the roll to the last was not finished.
-  if (from > 0) bytes += (segments[--from] as Segment).header.segmentBytes;
+  if (from > 0 && !(await isSealed(disk, segments[from - 1] as Segment, segments[from] as Segment)))
+    bytes += (segments[--from] as Segment).header.segmentBytes;
   while (from > 0 && bytes + (segments[from - 1] as Segment).header.segmentBytes <= walkBytes) {
     bytes += (segments[--from] as Segment).header.segmentBytes;
   }
@@ -230,6 +231,25 @@ async function firstToWalk({ disk, walkBytes }: ReadWalOptions, segments: readon
     if (seal === undefined || getUint64(seal.view, recordHeaderBytes) !== 0) return 0;
   }
   return from;
+}
+
+/** Whether the seal of `segment` is there, whole, and what `next` continues. */
+async function isSealed(disk: Disk, segment: Segment, next: Segment): Promise<boolean> {
+  const { previousEnd, seed, sequence } = next.header;
+  const offset = previousEnd - sealBytes - 4;
+  if (offset < segmentHeaderBytes || previousEnd > segment.header.segmentBytes) return false;
+  if (sequence !== segment.header.sequence + 1) return false;
+  // With the sum of the record before it, which it continues.
+  const buffer = recordBuffer(4 + sealBytes);
+  const file = await disk.open(segment.path, "read");
+  try {
+    await readFully(file, buffer.bytes, offset);
+  } finally {
+    await file.close();
+  }
+  const salt = segmentSalt(segment.header.sequence);
+  const seal = decodeRecord(buffer, 4, salt, buffer.view.getUint32(0, true), offset);
+  return typeof seal !== "string" && seal.type === recordType.seal && seal.crc === seed;
 }
 
 /** The bytes where the seal of `segment` must be, if they are within the file. */

@@ -57,7 +57,7 @@ export const defaultWalLimits: WalLimits = {
   batchBytes: 8 * MiB,
   maxSpares: 4,
   reserveBytes: 16 * MiB,
-  walkBytes: 128 * MiB,
+  walkBytes: 64 * MiB,
 };
 
 export type WalOptions = {
@@ -86,6 +86,8 @@ export class Wal {
   #closed = false;
   /** The last record is a witness of all before it. */
   #witnessed = true;
+  /** Where what is known to be on the disk ends in the current segment: behind it there may be a witness. */
+  #durableEnd: number;
   /** Highest index known to be on the disk; `lastIndex` while nothing is being written. */
   #durableIndex: number;
 
@@ -97,6 +99,7 @@ export class Wal {
     this.#file = file;
     this.#offset = state.tail.offset;
     this.#crc = state.tail.crc;
+    this.#durableEnd = this.#offset;
     this.#durableIndex = state.index.lastIndex;
   }
 
@@ -194,6 +197,7 @@ export class Wal {
       const count = this.#write(records);
       await this.#file.datasync();
       this.#durableIndex = this.#index.lastIndex;
+      this.#durableEnd = this.#offset;
       return count;
     } catch (error) {
       throw this.#fail(error);
@@ -344,7 +348,7 @@ export class Wal {
       if (used + bytes > room) break;
       if (used + bytes > this.#buffer.bytes.length) this.#grow(used, used + bytes);
       const previous = crc;
-      crc = encodeRecord(this.#buffer, used, record, start, salt, previous);
+      crc = encodeRecord(this.#buffer, used, record, this.#durableEnd, salt, previous);
       const wrong = this.#index.add(segment, record, start + used, previous, start + used + bytes);
       assert(wrong === undefined, `appended record ${wrong}`);
       used += bytes;
@@ -368,6 +372,8 @@ export class Wal {
 
   /** Goes on in a new segment: the next one is complete on the disk before this one says that it ends. */
   async #roll(): Promise<void> {
+    // The next segment will say how this one ends: a witness that nobody has flushed must not be lost any more.
+    if (this.#durableEnd < this.#offset) await this.#file.datasync();
     const spare = await this.#spares.take();
     const { lastIndex, lastTerm } = this.#index;
     const seal = encodeSeal(this.#current.header, this.#index, this.#offset, this.#crc);
@@ -401,6 +407,7 @@ export class Wal {
     this.#segments.push(segment);
     this.#index.enter(segment);
     this.#offset = segmentHeaderBytes;
+    this.#durableEnd = segmentHeaderBytes;
     this.#crc = segment.header.seed;
     this.#spares.prepare();
   }
