@@ -1,5 +1,5 @@
 /**
- * `journal status|checkpoint|dump|verify|migrate`: on a running cluster, or with `--dir` on files at rest. `dump` needs the files:
+ * `journal status|checkpoint|dump|verify|diff|repair|backup|restore|migrate`: on a running cluster, or with `--dir` on files at rest. `dump` needs the files:
  * it shows what was recorded, entry by entry.
  */
 
@@ -7,17 +7,19 @@ import { HeadpondError } from "../base/errors.ts";
 import { formatBytes } from "../base/units.ts";
 import { NodeDisk } from "../io/node-disk.ts";
 import { dumpJournal, verifyJournal } from "../journal/inspect.ts";
-import type { Command } from "../namespace/command.ts";
-import { decodeCommand } from "../namespace/command-codec.ts";
-import { decodeConfiguration } from "../raft/membership.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import { parseCount } from "./fs-list.ts";
+import { addBackup } from "./journal-backup.ts";
+import { describeConfigurationPayload, describePayload } from "./journal-describe.ts";
+import { addRepair } from "./journal-repair.ts";
 import { addMigrate } from "./migrate.ts";
 
 export function addJournal(commands: Commands): void {
   const { program, signal } = commands;
   const journal = program.command("journal").description("the masters' journal");
   addMigrate(commands, journal);
+  addBackup(commands, journal);
+  addRepair(commands, journal);
   leaf(journal, "status", "position and size of the log", "headpond journal status").action(
     action(signal, async (context) => {
       const status = await context.client().journalStatus({ signal });
@@ -84,7 +86,7 @@ export function addJournal(commands: Commands): void {
           if (signal.aborted) throw new HeadpondError("cancelled", "interrupted");
           if (type !== "entry" && type !== "configuration") continue;
           if (left-- <= 0) break;
-          const command = describe(type, payload);
+          const command = type === "configuration" ? describeConfigurationPayload(payload) : describePayload(payload);
           context.output.item({ index, term, bytes: payload.length, command }, () =>
             context.output.line(`${index} term ${term} ${payload.length} B  ${JSON.stringify(command)}`),
           );
@@ -92,20 +94,4 @@ export function addJournal(commands: Commands): void {
         return 0;
       }),
     );
-}
-
-/** Entries that a later leader made void are among them: the log shows what was written. */
-function describe(type: "entry" | "configuration", payload: Uint8Array): object {
-  if (type === "configuration") return { kind: "configuration", ...decodeConfiguration(payload) };
-  return payload.length === 0 ? { kind: "no-op" } : withoutSecrets(decodeCommand(payload));
-}
-
-/** The journal keeps the secrets of mounts, which every master needs; a dump is for eyes. */
-function withoutSecrets(command: Command): Command {
-  if (command.kind !== "mount") return command;
-  const hidden = Object.entries(command.options).map(([name, value]) => [
-    name,
-    command.secretOptions.includes(name) ? "***" : value,
-  ]);
-  return { ...command, options: Object.fromEntries(hidden) as Record<string, string> };
 }

@@ -63,7 +63,7 @@ export function addMigrate({ signal }: Commands, parent: Commands["program"]): v
     );
 }
 
-function reachableAddress(given: unknown): string {
+export function reachableAddress(given: unknown): string {
   if (given === undefined) throw new HeadpondError("invalid", "--to raft needs --listen HOST:PORT of its journal");
   const address = parseHostPort(given);
   if (address.host === "0.0.0.0" || address.host === "::" || address.port === 0) {

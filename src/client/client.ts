@@ -18,8 +18,14 @@ import type {
 } from "../base/cluster.ts";
 import type { Attributes, FileDescriptor, FileStatus, MountInfo, TtlAction } from "../base/file.ts";
 import type { FileVersionId, InodeId, JobId, WorkerId } from "../base/ids.ts";
-import { type ChangeEvent, type InodeRef, masterService, type SyncProgress } from "../rpc/master-service.ts";
-import type { Method, ReplyOf } from "../rpc/method.ts";
+import {
+  type BackupItem,
+  type ChangeEvent,
+  type InodeRef,
+  masterService,
+  type SyncProgress,
+} from "../rpc/master-service.ts";
+import type { Method, ReplyOf, RequestOf } from "../rpc/method.ts";
 import { type ClientParts, type ConnectOptions, connectParts } from "./connect-parts.ts";
 import { HeadpondFile } from "./file.ts";
 import { FileSource, type Whereabouts } from "./file-source.ts";
@@ -360,6 +366,14 @@ export class HeadpondClient implements AsyncDisposable {
 
   journalVerify(options: CallOptions = {}): Promise<ReplyOf<typeof methods.journalVerify>> {
     return this.#read(methods.journalVerify, {}, options);
+  }
+
+  /** A backup of the journal in pieces (`journal/backup.ts` keeps it); from a master of one's choice. */
+  journalBackup(
+    request: RequestOf<typeof methods.journalBackup>,
+    options: CallOptions & Pick<ReadOptions, "from"> = {},
+  ): AsyncIterable<BackupItem> {
+    return this.#masters.openStream(methods.journalBackup, request, options);
   }
 
   /** Ends the session and all connections. */

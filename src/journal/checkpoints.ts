@@ -100,7 +100,8 @@ export class Checkpoints {
   async adopt(
     from: string,
     about: Pick<Checkpoint, "index" | "term" | "digest" | "bytes" | "xxh64"> & {
-      readonly configuration: Configuration;
+      /** `undefined`: for a local journal. */
+      readonly configuration: Configuration | undefined;
     },
   ): Promise<Checkpoint> {
     const existing = this.#known.find((checkpoint) => checkpoint.index === about.index);
@@ -111,6 +112,21 @@ export class Checkpoints {
     const path = `${this.#directory}/${stateName(about.index)}`;
     await this.#disk.rename(from, path);
     return this.#count({ ...about, path, received: true });
+  }
+
+  /** Removes the one at `index`, if there is one. */
+  async forget(index: number): Promise<void> {
+    const found = this.#known.find((checkpoint) => checkpoint.index === index);
+    if (found === undefined) return;
+    this.#known = this.#known.filter((checkpoint) => checkpoint !== found);
+    await this.#remove(found);
+  }
+
+  // The manifest first: a state without one is removed at the next start, a manifest without its state is damage.
+  async #remove({ index, path }: Checkpoint): Promise<void> {
+    await this.#disk.unlink(`${this.#directory}/${manifestName(index)}`);
+    await this.#disk.syncDirectory(this.#directory);
+    await this.#disk.unlink(path);
   }
 
   async #count(checkpoint: Checkpoint): Promise<Checkpoint> {
@@ -134,10 +150,7 @@ export class Checkpoints {
     while (this.#known.length > keptCheckpoints) {
       const [oldest, ...rest] = this.#known as [Checkpoint, ...Checkpoint[]];
       this.#known = rest;
-      // The manifest first: a state without one is removed at the next start, a manifest without its state is damage.
-      await this.#disk.unlink(`${this.#directory}/${manifestName(oldest.index)}`);
-      await this.#disk.syncDirectory(this.#directory);
-      await this.#disk.unlink(oldest.path);
+      await this.#remove(oldest);
     }
     return this.#known.length < keptCheckpoints ? 0 : (this.#known[0]?.index ?? 0);
   }

@@ -7,6 +7,7 @@ import { type HeadpondError, isHeadpondError } from "../base/errors.ts";
 import type { ClusterId } from "../base/ids.ts";
 import type { Disk } from "../io/disk.ts";
 import { type Checkpoint, parseManifestName, readManifest, verifyCheckpoint } from "./checkpoints.ts";
+import type { Entry } from "./journal.ts";
 import { checkpointDirectory, type JournalMeta, readMeta, walDirectory } from "./journal-meta.ts";
 import { describeFinding, type Finding, readWal, readWhole, throwFinding } from "./read-wal.ts";
 import { isEntryType, type RecordType, recordType } from "./record.ts";
@@ -119,6 +120,46 @@ export async function* dumpJournal(
   }
   for (const finding of findings) throwFinding(finding);
 }
+
+/** As the manifests say, oldest first; damaged manifests are left out. */
+export async function checkpointsAtRest(disk: Disk, directory: string): Promise<readonly Checkpoint[]> {
+  return manifests(disk, directory, () => {});
+}
+
+/**
+ * The entries that hold, from `fromIndex` on, in pieces: what a later truncation made void is left out, memberships are empty.
+ * Read twice, because a truncation stands behind what it makes void. Throws `corrupt` at damage.
+ */
+export async function* effectiveEntries(
+  disk: Disk,
+  directory: string,
+  fromIndex: number,
+): AsyncGenerator<readonly Entry[], void, void> {
+  const truncations: { readonly at: number; readonly index: number }[] = [];
+  let position = 0;
+  for await (const { type, index } of dumpJournal(disk, directory, fromIndex)) {
+    position++;
+    if (type === "truncate") truncations.push({ at: position, index });
+  }
+  position = 0;
+  let piece: Entry[] = [];
+  let bytes = 0;
+  for await (const { type, index, term, payload } of dumpJournal(disk, directory, fromIndex)) {
+    position++;
+    while (truncations[0] !== undefined && truncations[0].at <= position) truncations.shift();
+    if ((type !== "entry" && type !== "configuration") || truncations.some((cut) => cut.index <= index)) continue;
+    piece.push({ index, term, payload: type === "entry" ? payload : new Uint8Array(0) });
+    bytes += payload.length;
+    if (bytes < pieceBytes && piece.length < pieceEntriesMax) continue;
+    yield piece;
+    piece = [];
+    bytes = 0;
+  }
+  if (piece.length > 0) yield piece;
+}
+
+const pieceBytes = 1024 * 1024;
+const pieceEntriesMax = 16_384;
 
 /** The entries among the records of `dumpJournal`. */
 export async function* inspectJournal(

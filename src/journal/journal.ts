@@ -102,6 +102,18 @@ export interface JournalCluster {
   freshnessMs(): number | undefined;
 }
 
+export type SavedCheckpoint = {
+  readonly index: number;
+  readonly term: number;
+  /** The state machine's digest at `index`. */
+  readonly digest: string;
+  readonly bytes: number;
+  readonly xxh64: string;
+  readonly path: string;
+  /** The members as of then, encoded; absent of a local journal. */
+  readonly configuration?: object | undefined;
+};
+
 export interface Journal<Result> {
   /** Recovers, and resolves when every durable entry is applied. Rejects with `corrupt` naming file and offset, never drops acknowledged entries. */
   start(): Promise<void>;
@@ -124,6 +136,8 @@ export interface Journal<Result> {
   readBarrier(): Promise<void>;
   /** Committed entries from `fromIndex` on, live. Throws `compacted` when they have been cut. Ends when the signal fires. */
   committed(fromIndex: number, signal: AbortSignal): AsyncIterable<Entry>;
+  /** Saved states, oldest first; their files may go when newer ones come. */
+  readonly checkpoints: readonly SavedCheckpoint[];
   /** Saves the state so that the log behind it can be cut. */
   checkpoint(): Promise<{ readonly index: number; readonly bytes: number; readonly durationMs: number }>;
   status(): JournalStatus;

@@ -20,7 +20,7 @@ import type { Logger } from "../io/logger.ts";
 import type { Metrics } from "../io/metrics.ts";
 import { Checkpoints } from "./checkpoints.ts";
 import { CommittedFeed, defaultFeedLimits, type FeedLimits } from "./committed-feed.ts";
-import type { Entry, Journal, JournalStatus, Proposed, Role, StateMachine } from "./journal.ts";
+import type { Entry, Journal, JournalStatus, Proposed, Role, SavedCheckpoint, StateMachine } from "./journal.ts";
 import { checkpointDirectory, lockPath, readBootId, readMeta, walDirectory } from "./journal-meta.ts";
 import { recordType, type WalRecord } from "./record.ts";
 import { recoverState } from "./recover-state.ts";
@@ -181,6 +181,10 @@ export class LocalJournal<Result> implements Journal<Result> {
 
   committed(fromIndex: number, signal: AbortSignal): AsyncIterable<Entry> {
     return this.#feed.stream(fromIndex, signal);
+  }
+
+  get checkpoints(): readonly SavedCheckpoint[] {
+    return this.#checkpoints.known;
   }
 
   checkpoint(): Promise<{ readonly index: number; readonly bytes: number; readonly durationMs: number }> {

@@ -27,7 +27,7 @@ import { assembleRaft, type RaftParts } from "./raft-parts.ts";
 import { raftPeerEvents, sendMessages } from "./raft-peer-events.ts";
 import { RaftProposals } from "./raft-proposals.ts";
 import { openRaftPlace, type RaftPlace } from "./raft-recovery.ts";
-import { handingOver, overloadedProposals, overloadedReads, slowLeader } from "./raft-refusals.ts";
+import { fullMajority, handingOver, overloadedProposals, overloadedReads, slowLeader } from "./raft-refusals.ts";
 
 type State = "new" | "starting" | "open" | "closing" | "closed";
 
@@ -444,6 +444,7 @@ export class RaftJournal<Result> implements Journal<Result> {
     }
     if (parts.writer.noSpace !== undefined) return new HeadpondError("no-space", parts.writer.noSpace.message);
     if (parts.core.role !== "leader") return parts.members.notLeader();
+    if (parts.members.isShortOfSpace) return fullMajority();
     const { count, bytes } = this.#proposals;
     if (count >= maxQueuedEntries || bytes + payloadBytes > maxQueuedBytes) return overloadedProposals(count, bytes);
     return undefined;

@@ -3,6 +3,7 @@
 import { parsePath, rootPath } from "../base/path.ts";
 import type { MasterMethods } from "../rpc/master-service.ts";
 import type { Handlers } from "../rpc/server.ts";
+import type { BackupService } from "./backup-service.ts";
 import type { Core } from "./core.ts";
 import type { DataService } from "./data-service.ts";
 import type { EventLog } from "./events.ts";
@@ -27,6 +28,7 @@ export type Services = {
   readonly events: EventLog;
   readonly workers: WorkerService;
   readonly status: StatusService;
+  readonly backups: BackupService;
   readonly members: MemberService;
   readonly lists: MasterLists;
 };
@@ -36,7 +38,8 @@ const modelsListedDefault = 1000;
 const watchIntervalMsDefault = 500;
 
 export function masterHandlers(services: Services): Handlers<MasterMethods> {
-  const { core, namespace, data, mounts, sessions, jobs, models, events, workers, status, members, lists } = services;
+  const { core, namespace, data, mounts, sessions, jobs, models, events, workers, status, backups, members, lists } =
+    services;
   return {
     openSession: (request) => sessions.openSession(request),
     keepSession: (request) => sessions.keepSession(request),
@@ -113,6 +116,7 @@ export function masterHandlers(services: Services): Handlers<MasterMethods> {
     clusterStatus: () => status.clusterStatus(),
     journalStatus: () => status.journalStatus(),
     journalCheckpoint: () => status.journalCheckpoint(),
+    journalBackup: (request, { signal }) => backups.backup(request, signal),
     journalVerify: () => status.journalVerify(),
     serverInfo: () => status.serverInfo(),
 

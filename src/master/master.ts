@@ -21,6 +21,7 @@ import { type Handlers, RpcServer } from "../rpc/server.ts";
 import { normaliseUnderStoreUri, redactUnderStoreOptions } from "../under-store/open.ts";
 import type { UnderStore } from "../under-store/under-store.ts";
 import { Admin } from "./admin.ts";
+import { BackupService } from "./backup-service.ts";
 import { BlockMap } from "./block-map.ts";
 import { Core } from "./core.ts";
 import { DataService } from "./data-service.ts";
@@ -316,6 +317,7 @@ export class Master {
       models: new Models({ core, files, blockMap, registry: this.#registry, clock }),
       events: this.#events,
       workers: this.#workers,
+      backups: new BackupService({ ...options, core }),
       status,
       members,
       lists: this.#lists,

@@ -20,6 +20,7 @@ import {
 import { Attributes, ContentDigest, FileDescriptor, FileStatus, MountInfo, TtlAction } from "../base/file.ts";
 import { MasterList } from "../base/masters.ts";
 import {
+  BytesSchema,
   ClusterIdSchema,
   Count,
   FileVersionIdSchema,
@@ -124,6 +125,34 @@ export const JournalStatusSchema = Type.Object({
   checkpointIndex: Count,
   bytes: Count,
 });
+
+/** Of a backup: first `about`, then the state of its checkpoint in pieces, then the entries behind it in pieces. */
+export const BackupItem = Type.Object({
+  about: Type.Optional(
+    Type.Object({
+      clusterId: ClusterIdSchema,
+      master: Type.String(),
+      createdMs: TimeMs,
+      /** Absent: the entries begin with the first one ever. */
+      checkpoint: Type.Optional(
+        Type.Object({
+          index: Count,
+          term: Count,
+          digest: Type.String(),
+          bytes: Count,
+          xxh64: Type.String(),
+          /** Members as of then, as JSON; absent of a local journal. */
+          configuration: Type.Optional(Type.String()),
+        }),
+      ),
+      /** Last entry that will come. */
+      toIndex: Count,
+    }),
+  ),
+  state: Type.Optional(BytesSchema),
+  entries: Type.Optional(Type.Array(Type.Object({ index: Count, term: Count, payload: BytesSchema }))),
+});
+export type BackupItem = Static<typeof BackupItem>;
 
 export const masterService = service("headpond.master", 1, {
   // Sessions.
@@ -340,6 +369,19 @@ export const masterService = service("headpond.master", 1, {
       digest: Type.String(),
       findings: Type.Array(Type.String()),
     }),
+  ),
+  /**
+   * Of any master. `history`: from its oldest checkpoint instead of its newest; `local`: what it has, if no leader can be asked how much
+   * there is; `stateOnly`: the checkpoint alone.
+   */
+  journalBackup: stream(
+    "journalBackup",
+    Type.Object({
+      history: Type.Optional(Type.Boolean()),
+      local: Type.Optional(Type.Boolean()),
+      stateOnly: Type.Optional(Type.Boolean()),
+    }),
+    BackupItem,
   ),
   /** Of any master: who the masters are and who leads, as it sees them; at once, and again whenever that changes. */
   masters: stream("masters", Empty, MasterList),

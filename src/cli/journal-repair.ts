@@ -1,0 +1,119 @@
+/**
+ * `journal diff`: whether masters hold the same: by their digests if they run, entry by entry if two directories are given.
+ * `journal repair`: a master whose state differs gets another one's.
+ */
+
+import { join, resolve } from "node:path";
+import { HeadpondError } from "../base/errors.ts";
+import { NodeDisk } from "../io/node-disk.ts";
+import { compareJournals } from "../journal/compare.ts";
+import { readMeta } from "../journal/journal-meta.ts";
+import { replaceState } from "../journal/repair.ts";
+import { action, type Commands, leaf } from "./command.ts";
+import type { Context } from "./context.ts";
+import { arrivingDirectory, fetchBackup } from "./journal-backup.ts";
+import { describePayload } from "./journal-describe.ts";
+import { journalDirectory, lockMaster, stateDirectory } from "./master-directory.ts";
+
+export function addRepair({ signal }: Commands, parent: Commands["program"]): void {
+  leaf(
+    parent,
+    "diff [left] [right]",
+    "whether masters hold the same: of a running cluster, or of two directories",
+    "headpond journal diff /var/lib/headpond/m1/journal /var/lib/headpond/m2/journal",
+  ).action(
+    action(signal, async (context, _flags, left: string | undefined, right: string | undefined) => {
+      if (left === undefined) return diffRunning(context);
+      if (right === undefined) throw new HeadpondError("invalid", "give two directories of journals, or none");
+      const disk = new NodeDisk();
+      const describe = (payload: Uint8Array): string => JSON.stringify(describePayload(payload));
+      const found = await compareJournals(disk, resolve(left), resolve(right), describe);
+      const same = found.sameCluster && found.differences.length === 0;
+      context.output.result({ ...found, same }, () => {
+        const { output } = context;
+        if (!found.sameCluster) output.line("DIFFERENT: these are journals of two clusters");
+        output.line(
+          found.compared === undefined
+            ? "the logs have no entry in common"
+            : `entries ${found.compared.fromIndex} to ${found.compared.toIndex} were compared`,
+        );
+        if (found.checkpoints.length > 0) output.line(`checkpoints at ${found.checkpoints.join(", ")} were compared`);
+        for (const { index, what, left: a, right: b } of found.differences) {
+          output.line(`DIFFERENT: ${what} at ${index}`);
+          output.line(`  left   ${a}`);
+          output.line(`  right  ${b}`);
+        }
+        if (same) output.line("same");
+      });
+      return same ? 0 : 1;
+    }),
+  );
+  leaf(
+    parent,
+    "repair",
+    "give a stopped master whose state differs the state of another one",
+    "headpond journal repair --dir /var/lib/headpond/master --masters h1:7070,h3:7070",
+  )
+    .requiredOption("--dir <directory>", "master.dir of the master to be repaired; it must not run")
+    .option("--from <id>", "the master whose state is taken; by default the leader")
+    .action(
+      action(signal, async (context, flags) => {
+        const disk = new NodeDisk();
+        const directory = resolve(String(flags["dir"]));
+        const journal = journalDirectory(directory);
+        await readMeta(disk, journal);
+        const lock = await lockMaster(disk, directory);
+        const arriving = arrivingDirectory(directory);
+        try {
+          await disk.removeTree(arriving);
+          const from = flags["from"] === undefined ? undefined : String(flags["from"]);
+          // A fresh one, so that this master's log reaches up to it or is behind it, never cut beyond it.
+          if (from === undefined) await context.client().journalCheckpoint({ signal });
+          const { about, configuration } = await fetchBackup(context, arriving, { stateOnly: true }, from);
+          const { checkpoint, clusterId, master } = about;
+          if (checkpoint === undefined || configuration === undefined) {
+            throw new HeadpondError("invalid", `master ${master} is a single one: there is nothing to be rebuilt from`);
+          }
+          const { index } = await replaceState({
+            disk,
+            directory: journal,
+            checkpoint: { ...checkpoint, path: join(arriving, "state") },
+            clusterId,
+            configuration,
+            removeState: () => disk.removeTree(stateDirectory(directory)),
+          });
+          const result = { directory, index, from: master };
+          context.output.result(result, () => {
+            context.output.line(`${directory} has the state of ${master} as of entry ${index}, and its own log`);
+            context.output.line("next: start this master; it applies the rest and compares its digest with the others");
+          });
+          return 0;
+        } finally {
+          await disk.removeTree(arriving);
+          await lock.release();
+        }
+      }),
+    );
+}
+
+async function diffRunning(context: Context): Promise<number> {
+  const { members } = await context.client().membership.members({ signal: context.signal });
+  const byIndex = new Map<number, Set<string>>();
+  for (const { appliedIndex, digest } of members) {
+    if (digest === "") continue;
+    byIndex.set(appliedIndex, (byIndex.get(appliedIndex) ?? new Set()).add(digest));
+  }
+  const same = [...byIndex.values()].every((digests) => digests.size === 1);
+  const comparable = [...byIndex.values()].length < members.length || members.length === 1;
+  context.output.result({ same, comparable, members }, () => {
+    context.output.table(members, [
+      { title: "MASTER", value: (row) => row.id },
+      { title: "APPLIED", value: (row) => String(row.appliedIndex), align: "right" },
+      { title: "DIGEST", value: (row) => row.digest },
+    ]);
+    if (!same) context.output.line("DIFFERENT: equal entries gave different states: headpond journal repair");
+    else if (comparable) context.output.line("same, as far as they can be compared now");
+    else context.output.line("no two masters have a digest at the same entry now: ask again");
+  });
+  return same ? 0 : 1;
+}
