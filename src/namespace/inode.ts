@@ -1,6 +1,6 @@
 /**
  * An inode in memory and its row on disk (docs/formats/namespace.md). The object is changed in place, and only after
- * `InodeTable.touch`; the fields below "bookkeeping" belong to the table and are no part of the state.
+ * `InodeTable.touch`; the fields of bookkeeping belong to the table and are no part of the state.
  */
 
 import type { Attributes, ContentDigest, FileKind, TtlAction } from "../base/file.ts";
@@ -14,10 +14,22 @@ export const noAttributes: Attributes = Object.freeze({});
 export type NameChanges = Map<string, number>;
 
 export class Inode {
+  // What every request that passes through a directory looks at comes first, side by side in memory.
   readonly id: InodeId;
   readonly isDirectory: boolean;
+  /** False once the cache has let go of the object: whoever kept a reference must look it up again. Bookkeeping, as is `removed`. */
+  live = true;
+  removed = false;
+  referenced = true;
   /** 0: the root of the namespace, or of a removed tree that is not reclaimed yet. */
   parentId = 0;
+  /** What is inherited from above, valid while `inheritedEpoch` is the table's epoch; bookkeeping. */
+  inheritedEpoch = -1;
+  inheritedMountId = 0 as MountId;
+  /** The nearest directory above (or itself) that is pinned; 0: none. */
+  inheritedPinId = 0;
+  inheritedReplicasId = 0;
+
   name = "";
   version = 0;
   mode = 0;
@@ -56,16 +68,14 @@ export class Inode {
   mountId = 0 as MountId;
 
   // Bookkeeping of the table.
-  removed = false;
   dirty = false;
-  /** False once the cache has let go of the object: whoever kept a reference must look it up again. */
-  live = true;
-  referenced = true;
   /** Frozen for a flush: 0 no, 1 its row is not encoded yet, 2 encoded and on its way to the store. */
   frozen: 0 | 1 | 2 = 0;
   /** The row as frozen, when the object changed before the flush came to it. */
   frozenRow: Buffer | undefined = undefined;
   frozenRemoved = false;
+  /** Of a directory all of whose names are in the name filter: the filter's epoch. */
+  filterEpoch = 0;
   names: NameChanges | undefined = undefined;
   frozenNames: NameChanges | undefined = undefined;
   /** Of a directory: its newest file among the fresh rows, and among those that are frozen; 0: none. */
@@ -78,14 +88,6 @@ export class Inode {
   hashHigh = 0;
   /** The parent's object, as a hint: check `live` and its id. */
   parent: Inode | undefined = undefined;
-  /** Of a directory all of whose names are in the name filter: the filter's epoch. */
-  filterEpoch = 0;
-  /** What is inherited from above, valid while `inheritedEpoch` is the table's epoch. */
-  inheritedEpoch = -1;
-  inheritedMountId = 0 as MountId;
-  /** The nearest directory above (or itself) that is pinned; 0: none. */
-  inheritedPinId = 0;
-  inheritedReplicasId = 0;
 
   constructor(id: InodeId, isDirectory: boolean) {
     this.id = id;

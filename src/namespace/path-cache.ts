@@ -14,27 +14,26 @@ const waysMax = 4;
 export class PathCache {
   readonly #slotsMax: number;
   readonly #ways: number;
-  #paths: (Path | undefined)[];
-  #inodes: (Inode | undefined)[];
+  /** A slot is a path and its directory, side by side in memory. */
+  #slots: (Path | Inode | undefined)[];
   #used = 0;
 
   constructor(pathsMax: number) {
     this.#slotsMax = 2 ** Math.ceil(Math.log2(Math.max(2, pathsMax)));
     this.#ways = Math.min(waysMax, this.#slotsMax);
-    const slots = Math.min(firstSlots, this.#slotsMax);
-    this.#paths = new Array<Path | undefined>(slots).fill(undefined);
-    this.#inodes = new Array<Inode | undefined>(slots).fill(undefined);
+    this.#slots = emptySlots(Math.min(firstSlots, this.#slotsMax));
   }
 
   /** The directory whose path is the first `length` characters of `text`; undefined once its object was let go. */
   get(text: string, length: number): Inode | undefined {
+    const slots = this.#slots;
     const first = this.#first(text, length);
-    const end = first + this.#ways;
-    for (let at = first; at < end; at++) {
-      const path = this.#paths[at];
+    const end = first + 2 * this.#ways;
+    for (let at = first; at < end; at += 2) {
+      const path = slots[at] as Path | undefined;
       if (path === undefined) return undefined;
       if (!begins(text, length, path)) continue;
-      const inode = this.#inodes[at] as Inode;
+      const inode = slots[at + 1] as Inode;
       if (!inode.live || inode.removed) return undefined;
       inode.referenced = true;
       return inode;
@@ -43,26 +42,25 @@ export class PathCache {
   }
 
   set(path: Path, inode: Inode): void {
+    const slots = this.#slots;
     const first = this.#first(path, path.length);
-    const last = first + this.#ways - 1;
-    const [paths, inodes] = [this.#paths, this.#inodes];
+    const last = first + 2 * this.#ways - 2;
     // What is before its old place, or before the first empty one, moves back by one; if there is none, the oldest goes.
     let at = first;
-    while (at < last && paths[at] !== undefined && paths[at] !== path) at++;
-    if (paths[at] === undefined) this.#used++;
-    for (; at > first; at--) {
-      paths[at] = paths[at - 1];
-      inodes[at] = inodes[at - 1];
+    while (at < last && slots[at] !== undefined && slots[at] !== path) at += 2;
+    if (slots[at] === undefined) this.#used++;
+    for (; at > first; at -= 2) {
+      slots[at] = slots[at - 2];
+      slots[at + 1] = slots[at - 1];
     }
-    paths[first] = path;
-    inodes[first] = inode;
-    if (this.#used > paths.length / 2 && paths.length < this.#slotsMax) this.#grow();
+    slots[first] = path;
+    slots[first + 1] = inode;
+    if (this.#used > slots.length / 4 && slots.length < 2 * this.#slotsMax) this.#grow();
   }
 
   clear(): void {
     if (this.#used === 0) return;
-    this.#paths.fill(undefined);
-    this.#inodes.fill(undefined);
+    this.#slots.fill(undefined);
     this.#used = 0;
   }
 
@@ -73,19 +71,22 @@ export class PathCache {
       hash ^= hash >>> 15;
     }
     hash = Math.imul(hash ^ (hash >>> 16), 0x7feb352d);
-    return (hash ^ (hash >>> 15)) & (this.#paths.length - 1) & -this.#ways;
+    return 2 * ((hash ^ (hash >>> 15)) & (this.#slots.length / 2 - 1) & -this.#ways);
   }
 
   #grow(): void {
-    const [paths, inodes] = [this.#paths, this.#inodes];
-    this.#paths = new Array<Path | undefined>(2 * paths.length).fill(undefined);
-    this.#inodes = new Array<Inode | undefined>(2 * paths.length).fill(undefined);
+    const old = this.#slots;
+    this.#slots = emptySlots(old.length);
     this.#used = 0;
-    for (let at = paths.length - 1; at >= 0; at--) {
-      const path = paths[at];
-      if (path !== undefined) this.set(path, inodes[at] as Inode);
+    // From the end, so that the newest of a few is set last.
+    for (let at = old.length - 2; at >= 0; at -= 2) {
+      if (old[at] !== undefined) this.set(old[at] as Path, old[at + 1] as Inode);
     }
   }
+}
+
+function emptySlots(count: number): (Path | Inode | undefined)[] {
+  return new Array<Path | Inode | undefined>(2 * count).fill(undefined);
 }
 
 /** From the end: that is where paths differ. */
