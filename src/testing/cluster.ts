@@ -24,9 +24,9 @@ export type TestCluster = {
   readonly masterAddress: string;
   readonly workers: readonly StartedRole[];
   /** Runs `headpond ARGS --masters ...`. */
-  run(...args: readonly string[]): Promise<CliResult>;
+  readonly run: (...args: readonly string[]) => Promise<CliResult>;
   /** As `run` with `--json`; the parsed document. */
-  json<T = unknown>(...args: readonly string[]): Promise<T>;
+  readonly json: <T = unknown>(...args: readonly string[]) => Promise<T>;
   /** Kills and starts a role again, with the files and ports that it had. */
   restartMaster(signal?: NodeJS.Signals): Promise<void>;
   restartWorker(index: number, signal?: NodeJS.Signals): Promise<void>;
