@@ -14,6 +14,7 @@ import { readIdentity } from "../journal/raft-identity.ts";
 import { RaftJournal } from "../journal/raft-journal.ts";
 import { TcpPeers } from "../journal/tcp-peers.ts";
 import type { CommandResult } from "../namespace/command.ts";
+import { featureLevelMax } from "../namespace/feature-level.ts";
 import type { Namespace } from "../namespace/namespace.ts";
 import { journalDirectory } from "./master-directory.ts";
 import type { Doors } from "./serve.ts";
@@ -96,6 +97,7 @@ export async function makeJournal(parts: JournalParts): Promise<MadeJournal> {
         random,
         addresses: () => addresses() ?? { rpc: "", http: "" },
         software: version,
+        featureLevel: featureLevelMax,
         onDiverged: (details) => (diverged = details),
         onRefused: (_id, reason) => (refusal = { reason, atMs: clock.monotonicMs() }),
         limits: {

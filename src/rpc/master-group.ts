@@ -116,8 +116,8 @@ export class MasterGroup {
     const { leader, term } = error.details ?? {};
     const said = typeof term === "number" && Number.isSafeInteger(term) ? term : undefined;
     const named = typeof leader === "string" ? normaliseAddress(leader) : undefined;
-    // One that names itself was elected and is about to lead.
-    if (named !== asked) this.directory.deny(asked, said);
+    // One that names itself was elected and is about to lead; one that names no term may lead on in it: it wanted to hand over.
+    if (named !== asked && said !== undefined) this.directory.deny(asked, said);
     if (named !== undefined && named !== asked && this.directory.hint(named, said)) this.#followLeader();
     if (this.#target === asked && this.directory.leader !== undefined) this.#target = this.directory.leader;
     return this.#target !== asked;
