@@ -43,6 +43,10 @@ export const settings = {
   "master.advertise": optionalText(
     "Host name or address that clients, workers and other masters reach this master by; default: the host that it listens on, or that `journal.raft.members` names.",
   ),
+  "master.inodeCache": size(
+    "256MiB",
+    "Memory for inodes that were made or read last, 80 to 150 bytes each; what is not in it is read from the state's file. Used as inodes come.",
+  ),
   "master.workerTimeout": duration("10s", "A worker whose connection is gone for this long is lost."),
   "journal.type": choice("local", ["local", "raft", "zookeeper"], "Which journal keeps the masters' commands."),
   "journal.checkpointEvery": size("1GiB", "Bytes of log after which a checkpoint is made and the log is cut."),

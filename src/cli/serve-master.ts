@@ -51,7 +51,7 @@ export async function serveMaster(config: Config, doors: Doors, options: ServeMa
       copier: new PacedCopier({ disk, clock }),
       ...(bootId === undefined ? {} : { bootId }),
     });
-    const namespace = new Namespace({ store });
+    const namespace = new Namespace({ store, limits: { cachedRowsBytesMax: config["master.inodeCache"] } });
     closers.push(() => namespace.close());
     let master: Master | undefined;
     const { journal, alarm } = await makeJournal({

@@ -40,6 +40,22 @@ export function addMasterMetrics(metrics: Metrics, parts: MeasuredParts): void {
     "Changes that are being made in an under store",
     () => intents.drivenCount,
   );
+  metrics.gauge(
+    "headpond_master_inode_cache_hits_total",
+    "Inodes that were found in memory",
+    () => namespace.cache.hits,
+  );
+  metrics.gauge(
+    "headpond_master_inode_cache_misses_total",
+    "Inodes and names that were looked up in the state's file",
+    () => namespace.cache.misses,
+  );
+  metrics.gauge("headpond_master_inode_cache_bytes", "Memory of cached inodes", () => namespace.cache.rowBytes);
+  metrics.gauge(
+    "headpond_master_unflushed_rows",
+    "Rows of the state that are not in its file yet",
+    () => namespace.cache.unflushedRows,
+  );
   metrics.gaugeVector("headpond_master_workers", "Workers by state", ["state"], () => {
     const counts = new Map<WorkerState, number>(states.map((state) => [state, 0]));
     for (const { state } of registry.all()) counts.set(state, (counts.get(state) ?? 0) + 1);

@@ -52,8 +52,9 @@ export class InodeTable {
   readonly #peeked = new Inode(0 as InodeId, false);
   /** Raised by whatever changes what directories inherit: moved or pinned directories, mounts. */
   epoch = 0;
+  /** Inodes found in memory, and read from the store. */
   hits = 0;
-  misses = 0;
+  #rowMisses = 0;
 
   constructor(options: {
     readonly store: Store;
@@ -83,13 +84,14 @@ export class InodeTable {
     return this.#frozen.length > 0 || this.#names.isFrozen || this.#fresh.frozen.count > 0;
   }
 
-  /** Memory of the rows outside the heap. */
-  get rowBytes(): number {
-    return this.#ring.usedBytes;
+  /** Looks into the store, for inodes and for names. */
+  get misses(): number {
+    return this.#rowMisses + this.#names.misses;
   }
 
-  get cachedCount(): number {
-    return this.#cache.count;
+  /** Memory of the rows outside the heap, and objects in it. */
+  get memory(): { readonly rowBytes: number; readonly inodes: number } {
+    return { rowBytes: this.#ring.usedBytes, inodes: this.#cache.count };
   }
 
   /**
@@ -361,7 +363,7 @@ export class InodeTable {
     }
     const page = Math.floor(id / inodesPerPage);
     if (page >= this.#pageEnd) return false;
-    this.misses++;
+    this.#rowMisses++;
     const bytes = this.#store.get(inodesTable, this.#pageKey(page));
     if (bytes === undefined) return false;
     if (!findInPage(bytes, id % inodesPerPage)) return false;

@@ -370,11 +370,12 @@ export class Namespace {
     };
   }
 
-  /** For metrics. */
+  /** For metrics. Misses are looks into the store; `rowBytes` is what `cachedRowsBytesMax` limits. */
   get cache(): {
     hits: number;
     misses: number;
     inodes: number;
+    rowBytes: number;
     unflushedRows: number;
     flushes: number;
     flushedRows: number;
@@ -383,7 +384,7 @@ export class Namespace {
     return {
       hits: inodes.hits,
       misses: inodes.misses,
-      inodes: inodes.cachedCount,
+      ...inodes.memory,
       unflushedRows: this.#state.dirtyCount,
       flushes: this.#flusher.flushes,
       flushedRows: this.#flusher.flushedRows,
