@@ -14,8 +14,10 @@ import { readMeta } from "../journal/journal-meta.ts";
 
 /** Held by the process that works on the directory. */
 const lockName = "lock";
+/** A journal that is being made; it gets its name when it is whole. */
+const unfinishedName = "journal.unfinished";
 /** What is not ours and in nobody's way: `mkfs.ext4` leaves it in the root of every disk. */
-const ignoredNames: readonly string[] = [lockName, "lost+found"];
+const ignoredNames: readonly string[] = [lockName, "lost+found", unfinishedName];
 
 export function journalDirectory(masterDirectory: string): string {
   return join(masterDirectory, "journal");
@@ -57,6 +59,7 @@ type FormatOptions = {
   readonly directory: string;
   readonly journal: NewJournal;
   readonly erase?: string | undefined;
+  readonly segmentBytes?: number;
 };
 
 /**
@@ -97,7 +100,12 @@ export async function formatLocked(options: FormatOptions): Promise<void> {
     journal.type === "local"
       ? {}
       : { raft: { id: journal.id, incarnation: randomUUID() as string, founders: journal.founders } };
-  await formatJournal({ disk, clock, directory: journalDirectory(directory), clusterId, ...raft });
+  const size = options.segmentBytes === undefined ? {} : { segmentBytes: options.segmentBytes };
+  const unfinished = join(directory, unfinishedName);
+  await disk.removeTree(unfinished);
+  await formatJournal({ disk, clock, directory: unfinished, clusterId, ...size, ...raft });
+  await disk.rename(unfinished, journalDirectory(directory));
+  await disk.syncDirectory(directory);
 }
 
 async function namesIn(disk: Disk, directory: string): Promise<readonly string[]> {
