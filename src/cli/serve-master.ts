@@ -53,7 +53,8 @@ export async function serveMaster(config: Config, doors: Doors, options: ServeMa
     });
     const namespace = new Namespace({ store, limits: { cachedRowsBytesMax: config["master.inodeCache"] } });
     closers.push(() => namespace.close());
-    let master: Master | undefined;
+    // The journal tells the others where this master's doors are, as soon as there are any.
+    const made: { master?: Master } = {};
     const { journal, alarm } = await makeJournal({
       config,
       doors,
@@ -61,10 +62,10 @@ export async function serveMaster(config: Config, doors: Doors, options: ServeMa
       metrics,
       clusterId,
       namespace,
-      addresses: () => master?.addresses,
+      addresses: () => made.master?.addresses,
     });
     closers.push(() => journal.close());
-    master = new Master({
+    const master = new Master({
       id: config["master.id"] as MasterId,
       clusterId,
       clusterName: config["cluster.name"],
@@ -89,14 +90,14 @@ export async function serveMaster(config: Config, doors: Doors, options: ServeMa
       workerTimeoutMs: config["master.workerTimeout"],
       rates: definedRates(config),
     });
-    const running = master;
+    made.master = master;
     closers.push(async () => {
-      if (handsOver) await running.handOver();
-      await running.close();
+      if (handsOver) await master.handOver();
+      await master.close();
     });
-    await running.start();
+    await master.start();
     await joining?.join();
-    const { rpc, http } = reached(running);
+    const { rpc, http } = reached(master);
     return { masters: [rpc], endpoints: { rpc, http: `http://${http}` }, workers: [], directory, close };
   } catch (error) {
     // What stays open keeps the process alive, and nobody would start it again.
