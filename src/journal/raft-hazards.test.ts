@@ -21,6 +21,10 @@ async function withGroup(
   const group = start ? await RaftGroup.start(made) : new RaftGroup(made);
   try {
     await run(group, clock);
+  } catch (error) {
+    // What hangs in a failed test must not hide why it failed.
+    console.log(error);
+    throw error;
   } finally {
     await group.closeAll();
     clock.stop();
@@ -201,37 +205,6 @@ test("hazard 10: a leader that is cut off serves no read beyond its lease, and i
     assert.equal(old.journal.role, "standby");
     group.network.heal();
     await group.settled();
-    for (const { fatal } of group.masters) assert.deepEqual(fatal, []);
-  });
-});
-
-test("when the disks of a majority are full, proposals are refused as no-space, and pass again when there is room", async () => {
-  await withGroup(async (group, clock) => {
-    const leader = await group.described();
-    const full = group.masters.filter(({ id }) => id !== leader.id);
-    for (const { id } of full) group.disk(id).capacityBytes = group.disk(id).usedBytes;
-    const outcomes = new Set<string>();
-    const refused = await group.until("a proposal is refused", 20_000, () => {
-      for (let i = 0; i < 4; i++)
-        leader.journal.propose(new Uint8Array(2000).fill(65)).then(
-          () => outcomes.add("resolved"),
-          (error: unknown) => outcomes.add(isHeadpondError(error) ? error.code : String(error)),
-        );
-      return outcomes.has("no-space");
-    });
-    assert.ok(refused);
-    for (const { id } of full) group.disk(id).capacityBytes = 2 ** 40;
-    await group.until("proposals pass again", 20_000, () => {
-      let passes = false;
-      for (const { journal } of group.masters)
-        journal.propose(payload("room")).then(
-          () => outcomes.add("passes"),
-          () => {},
-        );
-      passes = outcomes.has("passes");
-      return passes;
-    });
-    await clock.sleep(1);
     for (const { fatal } of group.masters) assert.deepEqual(fatal, []);
   });
 });

@@ -233,7 +233,7 @@ export class RaftJournal<Result> implements Journal<Result> {
       onWritten: (...done) => this.#onWritten(...done),
       onApplied: (...done) => this.#onApplied(...done),
       onInstalled: (index) => {
-        this.#answerUnknown(0, index);
+        this.#proposals.lost(0, index);
         this.#feed.jumped();
         this.#barriers.applied(index);
       },
@@ -320,11 +320,13 @@ export class RaftJournal<Result> implements Journal<Result> {
       this.#nextTurn(() => {
         const parts = this.#parts;
         if (parts === undefined || this.#state === "closed" || this.#failure !== undefined) return;
+        const nowMs = this.#options.clock.monotonicMs();
         this.#guard(() => {
-          parts.core.tick(this.#options.clock.monotonicMs());
+          parts.core.tick(nowMs);
           parts.members.tick();
           parts.digests.judge();
           if (this.#diverged !== undefined) parts.members.giveUpLeading();
+          this.#proposals.tick(parts.core.role === "leader", this.#raftConfig.electionTimeoutMs, nowMs);
           this.#turn(parts);
         });
         this.#tickLater();
@@ -368,7 +370,7 @@ export class RaftJournal<Result> implements Journal<Result> {
     const ready = core.ready();
     if (ready.roleChange !== undefined) this.#logger.info("role", ready.roleChange);
     if (ready.roleChange?.role === "leader") this.#leadsFromIndex = core.lastIndex;
-    if (ready.unknown !== undefined) this.#answerUnknown(ready.unknown.firstIndex, ready.unknown.lastIndex);
+    if (ready.unknown !== undefined) this.#proposals.lost(ready.unknown.firstIndex, ready.unknown.lastIndex);
     // Before the own disk is asked: it works while the others' do.
     if (ready.messages.length > 0) sendMessages(this.#options.peers, parts, ready.messages);
     if (ready.append !== undefined) writer.write(ready.append);
@@ -461,11 +463,6 @@ export class RaftJournal<Result> implements Journal<Result> {
     if (this.#diverged !== undefined) return new HeadpondError("unavailable", this.#diverged);
     if (this.#barriers.count < this.#limits.maxQueuedReads) return undefined;
     return overloadedReads(this.#barriers.count);
-  }
-
-  #answerUnknown(firstIndex: number, lastIndex: number): void {
-    const message = "leadership was lost before the command was decided: it may be applied or not";
-    this.#proposals.unknown(firstIndex, lastIndex, new HeadpondError("unknown-outcome", message));
   }
 
   #unavailable(): HeadpondError {

@@ -4,7 +4,7 @@
  */
 
 import { assert } from "../base/assert.ts";
-import type { HeadpondError } from "../base/errors.ts";
+import { HeadpondError } from "../base/errors.ts";
 import type { Raft } from "../raft/raft.ts";
 import type { RefusalReason } from "../raft/types.ts";
 import type { Entry, Proposed } from "./journal.ts";
@@ -28,6 +28,8 @@ type Batch<Result> = {
 export class RaftProposals<Result> {
   #queue: Pending<Result>[] = [];
   #batches: Batch<Result>[] = [];
+  /** Since when this master does not lead and still owes answers. */
+  #followsSinceMs: number | undefined;
   #count = 0;
   #bytes = 0;
 
@@ -89,26 +91,25 @@ export class RaftProposals<Result> {
     }
   }
 
-  /** The fate of those at these indexes is not known, and nobody waits for it. */
-  unknown(firstIndex: number, lastIndex: number, error: HeadpondError): void {
-    for (const batch of this.#batches) {
-      const from = Math.max(batch.answered, firstIndex - batch.firstIndex);
-      const to = Math.min(batch.end, lastIndex + 1 - batch.firstIndex);
-      if (from >= to) continue;
-      this.#refuse(batch.pending.slice(from, to), error);
-      if (from === batch.answered) batch.answered = to;
-      else {
-        assert(to === batch.end, "what is lost is at the end of the log");
-        batch.end = from;
-      }
-    }
-    this.#batches = this.#batches.filter(({ answered, end }) => answered < end);
+  /**
+   * With every tick. What is committed is answered when it is applied, and applied when it is on the own disk, too: for a
+   * disk that hangs, those who asked a leader that leads no more do not wait longer than `patienceMs`.
+   */
+  tick(isLeading: boolean, patienceMs: number, nowMs: number): void {
+    if (isLeading || this.#batches.length === 0) this.#followsSinceMs = undefined;
+    else if (nowMs - (this.#followsSinceMs ??= nowMs) >= patienceMs) this.lost(0, Number.MAX_SAFE_INTEGER);
+  }
+
+  /** Those at these indexes were not decided when leadership was lost, or are not seen to be. */
+  lost(firstIndex: number, lastIndex: number): void {
+    const message = "leadership was lost before the command was decided: it may be applied or not";
+    this.#unknown(firstIndex, lastIndex, new HeadpondError("unknown-outcome", message));
   }
 
   /** Nothing is answered any more by what happens to the log. */
   endAll(refusal: HeadpondError, unknown: HeadpondError): void {
     this.#refuse(this.#takeQueued(), refusal);
-    this.unknown(0, Number.MAX_SAFE_INTEGER, unknown);
+    this.#unknown(0, Number.MAX_SAFE_INTEGER, unknown);
   }
 
   #takeQueued(): readonly Pending<Result>[] {
@@ -122,6 +123,21 @@ export class RaftProposals<Result> {
       this.#left(one);
       one.reject(error);
     }
+  }
+
+  #unknown(firstIndex: number, lastIndex: number, error: HeadpondError): void {
+    for (const batch of this.#batches) {
+      const from = Math.max(batch.answered, firstIndex - batch.firstIndex);
+      const to = Math.min(batch.end, lastIndex + 1 - batch.firstIndex);
+      if (from >= to) continue;
+      this.#refuse(batch.pending.slice(from, to), error);
+      if (from === batch.answered) batch.answered = to;
+      else {
+        assert(to === batch.end, "what is lost is at the end of the log");
+        batch.end = from;
+      }
+    }
+    this.#batches = this.#batches.filter(({ answered, end }) => answered < end);
   }
 
   #left({ payload }: Pending<Result>): void {

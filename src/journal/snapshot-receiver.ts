@@ -181,7 +181,7 @@ export class SnapshotReceiver {
           // Whatever else had this name before may have been longer.
           if ((await file.stat()).sizeBytes > partial.bytes) await file.truncate(partial.bytes);
           await file.datasync();
-          return readFinish(frame, from, this.#self);
+          return readFinish(frame, from, this.#self, partial.offer);
         }
         await this.#writeChunk(file, partial, frame);
         unsyncedBytes += frame.body.length;
@@ -303,9 +303,12 @@ class Incoming {
 }
 
 /** Throws `corrupt`. */
-function readFinish({ head }: Frame, from: NodeId, self: NodeId): SnapshotMessage {
+function readFinish({ head }: Frame, from: NodeId, self: NodeId, offer: SnapshotOffer): SnapshotMessage {
   const [message] = decodeMessages(head, new Uint8Array(0), from, self);
   if (message?.type !== "snapshot") throw new HeadpondError("corrupt", "a checkpoint came without its message");
+  const { index, term } = message.snapshot;
+  if (index !== offer.index || term !== offer.term)
+    throw new HeadpondError("corrupt", `a checkpoint at ${offer.term}/${offer.index} came for ${term}/${index}`);
   return message;
 }
 
