@@ -44,7 +44,7 @@ class TestLeader {
     const levelOf = (command: Command): number => (command.kind === "set-setting" ? newer : 1);
     this.features = new FeatureLevels({ namespace, journal, clock, logger: silentLogger, understood: newer, levelOf });
     this.proposer = new Proposer({ journal, clock: new LeaderClock({ clock }), features: this.features });
-    this.features.start(this.proposer);
+    this.features.start((level) => this.proposer.propose({ kind: "set-feature-level", level, timeMs: 1 }));
   }
 
   apply(payload: Uint8Array): CommandResult {

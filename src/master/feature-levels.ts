@@ -10,7 +10,6 @@ import type { Logger } from "../io/logger.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Command } from "../namespace/command.ts";
 import { featureLevelMax, featureLevelOf } from "../namespace/feature-level.ts";
-import type { Proposer } from "./proposer.ts";
 
 export type FeatureLevelsDependencies = {
   readonly namespace: { readonly featureLevel: number };
@@ -21,6 +20,9 @@ export type FeatureLevelsDependencies = {
   readonly understood?: number;
   readonly levelOf?: (command: Command) => number;
 };
+
+/** Proposes the new level; rejects when it could not. */
+export type RaiseLevel = (level: number) => Promise<unknown>;
 
 /** Members are looked at when they change, and so often if nobody says that they do. */
 const intervalMs = 5000;
@@ -53,9 +55,9 @@ export class FeatureLevels {
   }
 
   /** Begins to raise the level whenever it can be: while this master leads. */
-  start(proposer: Proposer): void {
+  start(raise: RaiseLevel): void {
     this.#stopping = new AbortController();
-    this.#loop = this.#run(proposer, this.#stopping.signal);
+    this.#loop = this.#run(raise, this.#stopping.signal);
   }
 
   async stop(): Promise<void> {
@@ -64,7 +66,7 @@ export class FeatureLevels {
     await this.#loop;
   }
 
-  async #run(proposer: Proposer, signal: AbortSignal): Promise<void> {
+  async #run(raise: RaiseLevel, signal: AbortSignal): Promise<void> {
     const { clock, logger, namespace } = this.#deps;
     while (!signal.aborted) {
       const woken = new AbortController();
@@ -72,7 +74,7 @@ export class FeatureLevels {
       const level = this.#commonLevel();
       if (level > namespace.featureLevel) {
         try {
-          await proposer.propose({ kind: "set-feature-level", level, timeMs: proposer.nowMs() });
+          await raise(level);
           logger.info("all masters understand a newer feature level: it is in force", { level });
         } catch (error) {
           if (!isHeadpondError(error)) throw error;

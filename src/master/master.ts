@@ -7,7 +7,7 @@
 import { blockSizeBytesDefault } from "../base/blocks.ts";
 import { HeadpondError, toHeadpondError } from "../base/errors.ts";
 import type { ClusterId, MasterId, MountId } from "../base/ids.ts";
-import type { Clock, Timer } from "../io/clock.ts";
+import type { Clock } from "../io/clock.ts";
 import type { Disk } from "../io/disk.ts";
 import { HttpServer } from "../io/http-server.ts";
 import type { Logger } from "../io/logger.ts";
@@ -135,7 +135,6 @@ export class Master {
   readonly #workers: WorkerService;
   readonly #lists: MasterLists;
   readonly #features: FeatureLevels;
-  readonly #proposer: Proposer;
   readonly #rpc: RpcServer<MasterMethods>;
   readonly #http: Pick<HttpServer, "listen" | "close">;
   readonly #closing = new AbortController();
@@ -147,7 +146,6 @@ export class Master {
   /** Steps of the role run one after the other. */
   #roleChange: Promise<void> = Promise.resolve();
   #settled: Promise<void> = Promise.resolve();
-  #listTimer: Timer | undefined;
   #ticking: Promise<void> = Promise.resolve();
   /** One handler for each method, as the RPC server calls them: for those in the same process. */
   readonly handlers: Handlers<MasterMethods>;
@@ -175,7 +173,6 @@ export class Master {
     });
     this.#features = new FeatureLevels({ namespace, journal, clock, logger });
     const proposer = new Proposer({ journal, clock: this.#leaderClock, features: this.#features });
-    this.#proposer = proposer;
     const slices = new TimeSlices({ clock });
     const blockMap = new BlockMap({ isKnown: (inodeId) => inodeId < namespace.nextInodeId });
     const lossTimeoutMs = options.workerTimeoutMs === undefined ? {} : { lossTimeoutMs: options.workerTimeoutMs };
@@ -252,6 +249,7 @@ export class Master {
       clusterId: options.clusterId,
       lists: this.#lists,
       clock,
+      listDelayMs: limits.listDelayMs,
     });
     this.#lists.onChange((list) => this.#workers.pushMasters(list));
     const revisions = new Revisions({ core, files, logger, blockSizeBytes });
@@ -324,11 +322,11 @@ export class Master {
     });
     this.#registry.listen({
       onLive: (worker) => {
-        this.#pushListSoon();
+        this.#workers.pushListSoon();
         this.#jobs.workerLive(worker);
       },
       onLost: (worker) => {
-        this.#pushListSoon();
+        this.#workers.pushListSoon();
         this.#jobs.workerLost(worker);
       },
     });
@@ -425,7 +423,7 @@ export class Master {
     this.#events.end(new HeadpondError("unavailable", "this master is closing: watch at another"));
     for (const { sink } of this.#registry.all()) sink?.end();
     await Promise.all([this.#rpc.close(), this.#http.close()]);
-    this.#listTimer?.clear();
+    this.#workers.close();
     await this.#ticking;
     await this.#roleChange;
     await this.#stopLeading();
@@ -451,7 +449,8 @@ export class Master {
     // One that stood by for a while knows the workers already: they report to all masters.
     const nowMs = this.#clock.monotonicMs();
     this.#settled = this.#workers.settleIn(this.#limits.settleMs - (nowMs - (this.#listensSinceMs ?? nowMs)));
-    this.#features.start(this.#proposer);
+    const { proposer } = this.#core;
+    this.#features.start((level) => proposer.propose({ kind: "set-feature-level", level, timeMs: proposer.nowMs() }));
     this.#intents.start();
     this.#jobs.start();
     this.#housekeeping.start();
@@ -481,15 +480,6 @@ export class Master {
     this.#stores.retain(this.#core.mounts());
     this.#workers.pushMounts();
     this.#housekeeping.removed();
-  }
-
-  /** A thousand workers that register at once make a few lists, not a thousand for each of them. */
-  #pushListSoon(): void {
-    if (this.#listTimer !== undefined || this.#closing.signal.aborted) return;
-    this.#listTimer = this.#clock.timer(this.#limits.listDelayMs, () => {
-      this.#listTimer = undefined;
-      this.#workers.pushWorkerList();
-    });
   }
 }
 

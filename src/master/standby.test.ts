@@ -181,7 +181,7 @@ test("all reads of one turn share one barrier, which begins after the last of th
   };
   const reads = Array.from({ length: 100 }, () => {
     asked++;
-    return stat({ path: "/a" }, standby.context);
+    return Promise.resolve(stat({ path: "/a" }, standby.context));
   });
   await Promise.all(reads);
   assert.equal(standby.journal.barriers, 1);

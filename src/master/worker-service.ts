@@ -7,7 +7,7 @@ import type { WorkerOrder } from "../base/cluster.ts";
 import { HeadpondError } from "../base/errors.ts";
 import type { ClusterId, FileVersionId, WorkerId } from "../base/ids.ts";
 import type { MasterList } from "../base/masters.ts";
-import type { Clock } from "../io/clock.ts";
+import type { Clock, Timer } from "../io/clock.ts";
 import type { MasterMethods } from "../rpc/master-service.ts";
 import type { ReplyOf, RequestOf } from "../rpc/method.ts";
 import type { RequestContext } from "../rpc/server.ts";
@@ -35,6 +35,9 @@ export class WorkerService {
   #pushedVersion = -1;
   #isSettled = false;
   readonly #clock: Clock;
+  readonly #listDelayMs: number;
+  #listTimer: Timer | undefined;
+  #closed = false;
   #endSettling: () => void = () => {};
 
   constructor(dependencies: {
@@ -44,6 +47,7 @@ export class WorkerService {
     readonly clusterId: ClusterId;
     readonly lists: MasterLists;
     readonly clock: Clock;
+    readonly listDelayMs: number;
   }) {
     this.#core = dependencies.core;
     this.#registry = dependencies.registry;
@@ -51,6 +55,7 @@ export class WorkerService {
     this.#clusterId = dependencies.clusterId;
     this.#lists = dependencies.lists;
     this.#clock = dependencies.clock;
+    this.#listDelayMs = dependencies.listDelayMs;
   }
 
   /**
@@ -125,6 +130,21 @@ export class WorkerService {
     this.#registry.check(request.workerId, request.incarnation);
     if (this.#core.leads) this.#jobs.reported(request.workerId, request.jobId, request.files);
     return {};
+  }
+
+  /** Sends the list a little later: a thousand workers that register at once make a few lists, not a thousand for each of them. */
+  pushListSoon(): void {
+    if (this.#closed) return;
+    this.#listTimer ??= this.#clock.timer(this.#listDelayMs, () => {
+      this.#listTimer = undefined;
+      this.pushWorkerList();
+    });
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#listTimer?.clear();
+    this.unsettle();
   }
 
   /** Sends the list to all workers, if it has changed since it was sent last. */

@@ -53,7 +53,7 @@ export class Master {
   async start(): Promise<void> {
     const inner = this.#ledger.network.at(this.id);
     const network: Network = {
-      connect: inner.connect,
+      connect: (address, signal) => inner.connect(address, signal),
       listen: async (address, accept) => {
         const listener = await inner.listen(address, accept);
         this.#listeners.push(listener);
