@@ -5,6 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { freePorts, type ServerProcess, type StartedRole, startConfiguredRole } from "../../src/cli/role-process.ts";
 
 const clockTicksPerSecond = 100;
@@ -34,6 +35,14 @@ export function cpuSeconds({ pid }: ServerProcess): number {
 export function anonymousBytes({ pid }: ServerProcess): number {
   const match = /RssAnon:\s+([0-9]+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"));
   return Number(match?.[1]) * 1024;
+}
+
+/** The first line that a process prints; rejects with the end of its log if it ends before. */
+export function firstLine(process: ServerProcess): Promise<string> {
+  return new Promise((done, fail) => {
+    createInterface({ input: process.stdout }).once("line", done);
+    process.child.once("exit", () => fail(new Error(`${process.name} ended:\n${process.log}`)));
+  });
 }
 
 /** A master with its files in `directory`; started again it finds them. */
