@@ -61,6 +61,7 @@ export class RaftMembers implements Omit<JournalCluster, "freshnessMs"> {
   #leader: NodeId | undefined;
   #reported: PeerReport | undefined;
   #reportedAtMs = Number.NEGATIVE_INFINITY;
+  #isShortOfSpace = false;
   #closed = false;
 
   constructor(options: RaftMembersOptions) {
@@ -106,8 +107,9 @@ export class RaftMembers implements Omit<JournalCluster, "freshnessMs"> {
     return known(this.#reports.get(id)?.report.rpc) ?? core.configuration.configuration.members[id]?.rpc;
   }
 
-  reportOf(id: NodeId): PeerReport | undefined {
-    return this.#reports.get(id)?.report;
+  /** Whether so many voters have full disks that nothing could be committed. */
+  get isShortOfSpace(): boolean {
+    return this.#isShortOfSpace;
   }
 
   connected(peer: PeerIdentity): void {
@@ -121,6 +123,7 @@ export class RaftMembers implements Omit<JournalCluster, "freshnessMs"> {
   reported(id: NodeId, report: PeerReport): void {
     const before = this.#reports.get(id)?.report;
     this.#reports.set(id, { report, atMs: this.#options.clock.monotonicMs() });
+    if (before?.full !== report.full) this.#countFull();
     const { rpc, http, featureLevel } = report;
     if (before?.rpc !== rpc || before.http !== http || before.featureLevel !== featureLevel) this.#notify();
   }
@@ -133,6 +136,7 @@ export class RaftMembers implements Omit<JournalCluster, "freshnessMs"> {
     if (isNew) {
       this.#configuration = configuration;
       this.#connect(configuration);
+      this.#countFull();
     }
     if (isNew || core.leader !== this.#leader) {
       this.#leader = core.leader;
@@ -331,6 +335,12 @@ export class RaftMembers implements Omit<JournalCluster, "freshnessMs"> {
       if (!isSame) changes.push({ type: "describe", id, member });
     }
     if (changes.length > 0 && core.changeMembership(changes, clock.monotonicMs()).accepted) wake();
+  }
+
+  #countFull(): void {
+    const { voters } = this.#options.core.configuration.configuration;
+    const full = voters.filter((id) => this.#reports.get(id)?.report.full === true).length;
+    this.#isShortOfSpace = (voters.length - full) * 2 <= voters.length && full > 0;
   }
 
   #connect(configuration: Configuration): void {

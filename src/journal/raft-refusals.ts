@@ -21,3 +21,8 @@ export function handingOver(): HeadpondError {
 export function slowLeader(): HeadpondError {
   return new HeadpondError("timeout", "the leader did not answer a read in time: ask again");
 }
+
+export function fullMajority(): HeadpondError {
+  const message = "the disks of most masters are full: free some space there, the journal then goes on by itself";
+  return new HeadpondError("no-space", message);
+}
