@@ -182,6 +182,8 @@ export const LoadPlan = Type.Object({
   /** What the bound was computed from. */
   rates: Type.Object({ originBytesPerSecond: Type.Number(), linkBytesPerSecond: Type.Number(), source: Type.String() }),
   workers: Type.Array(WorkerIdSchema),
+  /** Objects below the path that are left out because the namespace cannot express their names. Absent: none is known. */
+  inexpressible: Type.Optional(Count),
   /** Reasons why it cannot be done, e.g. a worker that lacks the space. Empty: it can. */
   problems: Type.Array(Type.String()),
 });

@@ -167,11 +167,13 @@ function addSync({ fs, signal }: Commands): void {
         for await (const progress of context
           .client()
           .sync(parsePath(word), { recursive: flags["recursive"] === true, signal })) {
-          const { added, changed, removed, files, directories } = progress;
+          const { added, changed, removed, files, directories, skipped } = progress;
+          const leftOut =
+            skipped === 0 ? "" : `; ${skipped} objects are left out: the namespace cannot express their names`;
           if (progress.done || context.output.json) {
             context.output.item(progress, () =>
               context.output.line(
-                `${files} files and ${directories} directories: ${added} added, ${changed} changed, ${removed} removed`,
+                `${files} files and ${directories} directories: ${added} added, ${changed} changed, ${removed} removed${leftOut}`,
               ),
             );
           } else if (context.output.interactive) context.output.transient(`\r${files} files seen`);

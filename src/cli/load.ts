@@ -1,7 +1,7 @@
 /**
  * `load`: brings a model onto workers and watches it arrive; `free`: lets cached bytes go. A load first shows its plan,
  * then progress against the bound, and ends with who has what. It exits 0 only when every chosen worker holds every
- * byte, checked; 5 when some of it failed.
+ * byte, checked; 5 when some of it failed, or some objects cannot be named here.
  */
 
 import type { JobStatus, LoadPlan } from "../base/cluster.ts";
@@ -15,6 +15,8 @@ import { ProgressBar } from "./progress.ts";
 
 const progressIntervalMs = 200;
 const failuresShownMax = 20;
+/** The exit code of what was done in part. */
+const partlyDone = 5;
 
 export function addLoad({ program, signal }: Commands): void {
   leaf(program, "load <path>", "bring a file or tree onto workers", "headpond load /models/org/name --to all")
@@ -42,7 +44,8 @@ export function addLoad({ program, signal }: Commands): void {
         }
         const finished = await follow(context, job);
         context.output.result(finished, () => showJob(context, finished));
-        return jobExitCode(finished);
+        const code = jobExitCode(finished);
+        return code === 0 && (load.plan.inexpressible ?? 0) > 0 ? partlyDone : code;
       }),
     );
   leaf(program, "free <path>", "let the cached bytes of a file or tree go", "headpond free /models/org/old").action(
@@ -100,6 +103,11 @@ export function showPlan(context: Context, plan: LoadPlan): void {
         : `${formatDuration(plan.boundSeconds * 1000)} (${plan.rates.source})`,
     ],
   ]);
+  if (plan.inexpressible !== undefined) {
+    output.line(
+      `left out: ${plan.inexpressible} objects whose names the namespace cannot express; the leader's log names them`,
+    );
+  }
   for (const problem of plan.problems) output.line(`cannot: ${problem}`);
 }
 
@@ -143,7 +151,7 @@ export function jobExitCode(job: JobStatus): number {
     case "running":
       return 0;
     case "partial":
-      return 5;
+      return partlyDone;
     case "failed":
     case "cancelled":
       return 1;

@@ -35,6 +35,8 @@ export class DirectorySync {
   readonly #storeOf: (mount: SyncedMount) => Promise<UnderStore>;
   readonly #slices: TimeSlices;
   readonly #flights = new Map<InodeId, Flight>();
+  /** Names that the last listing of a directory left out; only of those where it did. */
+  readonly #leftOut = new Map<Path, number>();
   #rowCount = 0;
   #listingCount = 0;
 
@@ -53,6 +55,15 @@ export class DirectorySync {
   /** Rows that were journaled, in all. */
   get rowCount(): number {
     return this.#rowCount;
+  }
+
+  /** Names at or below `path` that the namespace cannot express, as far as this master has listed. */
+  leftOutBelow(path: Path): number {
+    let sum = 0;
+    for (const [directory, count] of this.#leftOut) {
+      if (directory === path || path === "/" || directory.startsWith(`${path}/`)) sum += count;
+    }
+    return sum;
   }
 
   /** Listings that were begun, in all. */
@@ -170,6 +181,8 @@ export class DirectorySync {
       await this.#slices.pause(signal);
     }
     await this.#removeGone(directoryId, listingBeganVersion, gone, true, counts);
+    if (counts.skipped === 0) this.#leftOut.delete(directory);
+    else if (this.#leftOut.size < leftOutDirectoriesMax) this.#leftOut.set(directory, counts.skipped);
     return counts;
   }
 
@@ -193,6 +206,8 @@ export class DirectorySync {
   }
 }
 
+/** Directories whose left-out names are remembered: what is beyond is only in the log and the metrics. */
+const leftOutDirectoriesMax = 10_000;
 /** Bytes of rows in one command, about: journals take commands of 1 MiB. */
 const rowsBytesMax = 256 * 1024;
 

@@ -19,6 +19,8 @@ import type { WorkerRegistry } from "./worker-registry.ts";
 export interface JobFiles {
   /** All files at or below a path, after the path has been synced. Throws `not-found`, `invalid` beyond `max`. */
   collect(path: Path, max: number, signal: AbortSignal | undefined): Promise<FileDescriptor[]>;
+  /** Objects at or below `path` whose names the namespace cannot express, as far as is known. */
+  leftOutBelow(path: Path): number;
   /** The file, if it still is and its current content is this one. */
   current(inodeId: InodeId, contentVersion: number): FileDescriptor | undefined;
 }
@@ -105,7 +107,8 @@ export class JobPlanner {
     const { blockMap, rates = {}, slices } = this.#deps;
     const planner = new LoadPlanner({ path, to, live, blockMap, rates });
     await slices.forEach(files, (file) => planner.add(file), signal);
-    const plan = planner.finish();
+    const inexpressible = this.#deps.files.leftOutBelow(path);
+    const plan: LoadPlan = { ...planner.finish(), ...(inexpressible > 0 ? { inexpressible } : {}) };
     if (refuse) planner.refuseProblems(plan);
     return { plan, files };
   }

@@ -88,6 +88,11 @@ export class MetadataSync {
     return this.#directories.rowCount;
   }
 
+  /** Names at or below `path` that the namespace cannot express, as far as this master has listed. */
+  leftOutBelow(path: Path): number {
+    return this.#directories.leftOutBelow(path);
+  }
+
   get listingCount(): number {
     return this.#directories.listingCount;
   }

@@ -39,6 +39,10 @@ export class TreeFiles implements JobFiles {
     return this.known(path, max, signal);
   }
 
+  leftOutBelow(path: Path): number {
+    return this.#core.sync.leftOutBelow(path);
+  }
+
   /** Complete files at or below `path` that the namespace knows, in the order of a depth-first walk. */
   async known(path: Path, max: number, signal: AbortSignal | undefined): Promise<FileDescriptor[]> {
     const files: FileDescriptor[] = [];

@@ -82,6 +82,12 @@ test("names of every kind are kept as they are or refused by name, through every
       const synced = await cluster.run("fs", "sync", "/models/org/odd", "--json");
       assert.equal((JSON.parse(synced.stdout.trim().split("\n").at(-1) ?? "") as { skipped: number }).skipped, 1);
       assert.match(cluster.master.process.log, /"objectKey":"[^"]*bad-[^"]*".*skipped a name/);
+      const shown = await cluster.run("fs", "sync", "/models/org/odd");
+      assert.match(shown.stdout, /1 objects are left out/);
+      // What arrives is whole, and it is not all that was asked for.
+      const loaded = await cluster.run("load", "/models/org/odd");
+      assert.equal(loaded.code, 5, loaded.stderr);
+      assert.match(loaded.stdout, /left out: 1 objects/);
     });
 
     await t.test("what a name would do to a terminal is shown, not done", async () => {
