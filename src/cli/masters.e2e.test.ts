@@ -4,6 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ClusterStatus, MasterStatus } from "../base/cluster.ts";
+import { Random } from "../base/random.ts";
+import { connect } from "../client/client.ts";
 import { runCli, type TestMasters, withMasters } from "../testing/cluster.ts";
 import type { MasterNode } from "../testing/master-group.ts";
 
@@ -173,5 +175,83 @@ test("masters join, are replaced and removed, each by one command", { timeout: 2
       await leader.kill();
       await masters.settled();
     });
+  });
+});
+
+test("all masters are restarted one after the other, and a writer notices nothing but a wait", {
+  timeout: 240_000,
+}, async () => {
+  await withMasters(3, async ({ masters, ...cluster }) => {
+    await using client = connect({ masters: masters.addresses });
+    await client.mkdir("/log");
+    const acknowledged: string[] = [];
+    const failures: string[] = [];
+    let stopped = false;
+    const writer = (async () => {
+      for (let number = 0; !stopped; number++) {
+        const path = `/log/${number}`;
+        await client.create(path, { exclusive: true }).then(
+          () => acknowledged.push(path),
+          (error: unknown) => failures.push(`${path}: ${String(error)}`),
+        );
+      }
+    })();
+    try {
+      const leader = await masters.leader();
+      for (const node of masters.nodes.filter((each) => each !== leader)) {
+        await masters.restart(node, "SIGTERM");
+        await masters.leader();
+      }
+      await ok({ run: cluster.run }, "cluster", "transfer");
+      await masters.restart(leader, "SIGTERM");
+      await masters.leader();
+    } finally {
+      stopped = true;
+      await writer;
+    }
+    assert.deepEqual(failures, []);
+    assert.ok(acknowledged.length > 50, `${acknowledged.length} were acknowledged`);
+    const found: string[] = [];
+    for await (const { path } of client.list("/log")) found.push(path);
+    assert.deepEqual(found.sort(), acknowledged.sort());
+    await masters.settled();
+  });
+});
+
+test("a join that is killed at any moment goes on when the same command is given again", {
+  timeout: 240_000,
+}, async () => {
+  const seed = Number(process.env["SEED"] ?? Date.now() % 2 ** 31);
+  console.log(`seed ${seed}`);
+  const random = new Random(seed);
+  await withMasters(3, async (cluster) => {
+    const { masters } = cluster;
+    for (let i = 0; i < 3; i++) await ok(cluster, "fs", "mkdir", `/d${i}`);
+    const seeds = masters.addresses.join(",");
+    const node = await masters.addNode();
+    let kills = 0;
+    for (let round = 0; round < 5; round++) {
+      const started = masters.start(node, ["--join", seeds]).then(
+        () => true,
+        () => false,
+      );
+      // From the first instant of the process to well after the join.
+      const patience = sleep(500 + random.float() * 2500).then(() => false);
+      if (await Promise.race([started, patience])) {
+        await node.kill();
+        continue;
+      }
+      kills++;
+      await node.kill();
+      await started;
+    }
+    console.log(`${kills} of 5 joins were killed before they had ended`);
+    await masters.start(node, ["--join", seeds]);
+    const { members } = await cluster.json<Members>("cluster", "members");
+    assert.deepEqual(
+      members.map(({ id, voter }) => ({ id, voter })),
+      ["m1", "m2", "m3", "m4"].map((id) => ({ id, voter: true })),
+    );
+    await masters.settled();
   });
 });

@@ -85,6 +85,8 @@ export type StartOptions = {
   readonly environment?: NodeJS.ProcessEnv;
   /** A command that replaces itself by the one behind it: `ip netns exec NAME`, `taskset -c 0`. */
   readonly prefix?: readonly string[];
+  /** Is told of the process before it is ready: for those who end it before. */
+  readonly onSpawn?: (process: ServerProcess) => void;
 };
 
 /** Runs `headpond ARGS --json` and waits for its ready line; rejects with the end of its log if it ends before. */
@@ -96,6 +98,7 @@ export async function startRole(
   const { readyTimeoutMs = readyTimeoutMsDefault, environment, prefix = [] } = options;
   const [command, ...words] = [...prefix, process.execPath, headpondBin, ...args, "--json"];
   const running = new ServerProcess(name, command, words, environment);
+  options.onSpawn?.(running);
   const lines = createInterface({ input: running.stdout });
   const ready = await new Promise<ReadyLine>((done, fail) => {
     const timer = setTimeout(() => {

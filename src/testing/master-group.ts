@@ -8,7 +8,7 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ClusterStatus } from "../base/cluster.ts";
-import { freePortBlock, type StartedRole, startConfiguredRole } from "../cli/role-process.ts";
+import { freePortBlock, type ServerProcess, type StartedRole, startConfiguredRole } from "../cli/role-process.ts";
 
 export type MasterGroupOptions = {
   readonly directory: string;
@@ -38,7 +38,10 @@ export class MasterNode {
   readonly http: string;
   readonly journal: string;
   readonly directory: string;
+  /** Once it has been ready. */
   role: StartedRole | undefined;
+  /** From its start on. */
+  process: ServerProcess | undefined;
 
   constructor(index: number, host: string, port: number, directory: string) {
     this.index = index;
@@ -50,7 +53,7 @@ export class MasterNode {
   }
 
   get isRunning(): boolean {
-    return this.role !== undefined && !this.role.process.hasExited;
+    return this.process !== undefined && !this.process.hasExited;
   }
 
   /** What it says of the cluster; `undefined`: no answer within a second. */
@@ -65,21 +68,21 @@ export class MasterNode {
 
   /** SIGKILL, and its end. */
   async kill(): Promise<void> {
-    await this.role?.process.stop("SIGKILL");
+    await this.process?.stop("SIGKILL");
   }
 
   /** Stands still as a hung machine does: connections stay, nothing is answered. */
   pause(): void {
-    this.role?.process.child.kill("SIGSTOP");
+    this.process?.child.kill("SIGSTOP");
   }
 
   resume(): void {
-    this.role?.process.child.kill("SIGCONT");
+    this.process?.child.kill("SIGCONT");
   }
 
   /** The end of what it logged. */
   get log(): string {
-    return this.role?.process.log ?? "";
+    return this.process?.log ?? "";
   }
 }
 
@@ -101,7 +104,7 @@ export class MasterGroup {
 
   /** Founds a cluster of `count` masters; resolves when one leads. */
   async found(count: number): Promise<void> {
-    for (let made = 0; made < count; made++) await this.#addNode();
+    for (let made = 0; made < count; made++) await this.addNode();
     this.#founders = Object.fromEntries(this.nodes.map(({ id, journal }) => [id, journal]));
     // All are waited for: one that is left starting would live on.
     const started = await Promise.allSettled(this.nodes.map((node) => this.start(node)));
@@ -133,20 +136,25 @@ export class MasterGroup {
           ...journal,
         },
       },
-      { environment, args, prefix: prefix?.(node.index) ?? [] },
+      {
+        environment,
+        args,
+        prefix: prefix?.(node.index) ?? [],
+        onSpawn: (process) => (node.process = process),
+      },
     );
   }
 
   /** Ends it by `signal` (default: kill -9), and starts it again. */
   async restart(node: MasterNode, signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
-    await node.role?.process.stop(signal);
+    await node.process?.stop(signal);
     await this.start(node);
   }
 
   /** A new master, which joins; `replace`: the id of a dead one that it takes the place of. Resolves when it is what it shall be. */
   async join(options: { readonly replace?: string; readonly learner?: boolean } = {}): Promise<MasterNode> {
     const seeds = this.addresses.join(",");
-    const node = await this.#addNode();
+    const node = await this.addNode();
     const { replace, learner } = options;
     const args = [...(replace === undefined ? [] : ["--replace", replace]), ...(learner === true ? ["--learner"] : [])];
     await this.start(node, ["--join", seeds, ...args]);
@@ -212,7 +220,8 @@ export class MasterGroup {
     await Promise.all(this.nodes.map((node) => node.kill()));
   }
 
-  async #addNode(): Promise<MasterNode> {
+  /** One more, with an empty directory, which is not started. */
+  async addNode(): Promise<MasterNode> {
     const index = this.nodes.length;
     const host = this.#options.host?.(index) ?? "127.0.0.1";
     if (index === mastersMax) throw new Error(`a group has at most ${mastersMax} masters in its life`);
