@@ -30,6 +30,7 @@ import { type ClientParts, type ConnectOptions, connectParts } from "./connect-p
 import { HeadpondFile } from "./file.ts";
 import { FileSource, type Whereabouts } from "./file-source.ts";
 import { LoadJob, watchJob } from "./job.ts";
+import { listRows } from "./listing.ts";
 import type { CallOptions, MasterCallOptions, MasterCalls } from "./master-calls.ts";
 import { Membership } from "./membership.ts";
 import { MetadataCache } from "./metadata-cache.ts";
@@ -158,9 +159,7 @@ export class HeadpondClient implements AsyncDisposable {
   async *list(path: string, options: ListOptions = {}): AsyncGenerator<FileStatus, void, undefined> {
     const { recursive, afterName, limit } = options;
     const request = { path, ...defined({ recursive, afterName, limit }), ...readFields(options) };
-    for await (const page of this.#masters.openStream(methods.list, request, options)) {
-      yield* told(page, options).entries;
-    }
+    yield* listRows(this.#masters, request, options);
   }
 
   mkdir(path: string, options: MakeDirectoryOptions = {}): Promise<InodeRef> {

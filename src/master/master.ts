@@ -168,7 +168,7 @@ export class Master {
     });
     this.#events.begin(namespace.applied.index);
     namespace.observe({
-      applied: (command, result, intent) => this.#events.applied(namespace.applied.index + 1, command, result, intent),
+      applied: (index, command, result, intent) => this.#events.applied(index, command, result, intent),
       reset: () => this.#events.begin(namespace.applied.index),
     });
     this.#features = new FeatureLevels({ namespace, journal, clock, logger });

@@ -36,7 +36,7 @@ const sequenceMax = 2 ** 48 - 1;
 /** Hears of every command that was carried out, once: not of those that were answered with the result of the first time. */
 export interface ApplyObserver {
   /** `intent`: of `finish-intent`, the intent as it was before. */
-  applied(command: Command, result: CommandResult, intent: Intent | undefined): void;
+  applied(index: number, command: Command, result: CommandResult, intent: Intent | undefined): void;
 }
 
 /** Of the command that is being applied: one at a time, in one turn. */
@@ -151,7 +151,7 @@ function perform(tree: Tree, command: Command): CommandResult {
   if (currentObserver === undefined) return dispatch(tree, command);
   const intent = command.kind === "finish-intent" ? tree.registry.intent(command.intentId) : undefined;
   const result = dispatch(tree, command);
-  currentObserver.applied(command, result, intent);
+  currentObserver.applied(tree.state.header.appliedIndex + 1, command, result, intent);
   return result;
 }
 

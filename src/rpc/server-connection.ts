@@ -157,12 +157,12 @@ export class ServerConnection {
     let result: unknown;
     try {
       const request = this.#readRequest(method, buffer, start + requestHeadBytes, end);
-      this.#host.admit();
+      this.#host.admit("unary");
       call = this.#newCall(id, method, buffer.readUInt32BE(start + 2));
       try {
         result = method.handler(request, call);
       } finally {
-        if (!(result instanceof Promise)) this.#host.release();
+        if (!(result instanceof Promise)) this.#host.release("unary");
       }
     } catch (error) {
       this.#answerError(id, method, error);
@@ -190,7 +190,7 @@ export class ServerConnection {
   /** A handler has settled. Whether somebody still waits for its answer; if not, the client learns that its slot is free. */
   #forget(call: ServerCall): boolean {
     this.#requestsUnderWay--;
-    this.#host.release();
+    this.#host.release("unary");
     if (this.#closed) return false;
     if (this.#requests.get(call.id) !== call) {
       this.#outbox.emptyFrame(frameKinds.end, call.id);
@@ -213,7 +213,7 @@ export class ServerConnection {
           `${method.name}: this connection has its ${max} streams already: close some`,
         );
       }
-      this.#host.admit();
+      this.#host.admit("stream");
       admitted = true;
       const call = this.#newCall(id, method, buffer.readUInt32BE(start + 2));
       const sink = { send: (item: unknown) => this.#sendItem(id, method, item), hasRoom: () => !this.#outbox.full };
@@ -227,7 +227,7 @@ export class ServerConnection {
         (error: unknown) => this.#streamSettled(stream, method, call.abortedWith ?? error),
       );
     } catch (error) {
-      if (admitted) this.#host.release();
+      if (admitted) this.#host.release("stream");
       this.#answerError(id, method, error);
     }
   }
@@ -235,7 +235,7 @@ export class ServerConnection {
   #streamSettled(stream: ServerStream, method: ServerMethod, error: unknown): void {
     const { id } = stream.call;
     this.#streamsUnderWay--;
-    this.#host.release();
+    this.#host.release("stream");
     if (this.#closed) return;
     if (this.#streams.get(id) !== stream) {
       this.#outbox.emptyFrame(frameKinds.end, id);

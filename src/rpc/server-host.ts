@@ -39,10 +39,10 @@ export interface ServerHost {
   readonly methods: readonly ServerMethod[];
   /** Checks a client's hello and answers it. Throws what the client is to be told. */
   welcome(hello: ClientHello): ServerHello;
-  /** Counts a request in. Throws when the server takes no more (`overloaded`, `unavailable`). */
-  admit(): void;
-  /** Counts a request that was admitted out. */
-  release(): void;
+  /** Counts a request or stream in. Throws when the server takes no more of them (`overloaded`, `unavailable`). */
+  admit(kind: ServerMethod["kind"]): void;
+  /** Counts one that was admitted out. */
+  release(kind: ServerMethod["kind"]): void;
   /** For the metrics. `code` is an error code or `ok`. */
   answered(methodName: string, code: string): void;
 }

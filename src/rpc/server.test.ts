@@ -311,6 +311,19 @@ test("requests beyond the server's limit are overloaded, with the time to wait",
   await client.call(echo, { text: "" });
 });
 
+test("streams that stay open do not take the place of requests, and have a limit of their own", async () => {
+  const never = async function* (): AsyncGenerator<{ count: number }> {
+    yield { count: 0 };
+    await new Promise(() => {});
+  };
+  await using server = await startServer({ count: never }, { limits: { requestsMax: 1, streamsMax: 2 } });
+  await using client = startClient(server.address);
+  const open = () => client.openStream(count, { until: 1 })[Symbol.asyncIterator]().next();
+  await Promise.all([open(), open()]);
+  await client.call(echo, { text: "" });
+  await assert.rejects(open(), { code: "overloaded", message: /has 2 streams under way/ });
+});
+
 test("streams beyond a connection's limit are refused or wait in the client", async () => {
   await using server = await startServer({}, { limits: { streamsPerConnectionMax: 1 } });
   const client = await RawClient.connect(server.address);

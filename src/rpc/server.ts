@@ -30,8 +30,10 @@ export type Handlers<M extends Methods> = {
 
 export type ServerLimits = ConnectionLimits & {
   readonly connectionsMax: number;
-  /** Requests and streams under way on all connections; beyond, they are refused as `overloaded`. */
+  /** Requests under way on all connections; beyond, they are refused as `overloaded`. */
   readonly requestsMax: number;
+  /** Streams, likewise: most are open for as long as their clients live, and must not take the place of requests. */
+  readonly streamsMax: number;
   /** What a refused client is told to wait. */
   readonly retryAfterMs: number;
   /** How often silent and slow clients are looked for. */
@@ -41,8 +43,9 @@ export type ServerLimits = ConnectionLimits & {
 };
 
 export const defaultServerLimits: ServerLimits = {
-  connectionsMax: 20_000,
+  connectionsMax: 40_000,
   requestsMax: 16_384,
+  streamsMax: 65_536,
   requestsPerConnectionMax: 2_048,
   streamsPerConnectionMax: 256,
   requestFrameBytesMax: 16 * 1024 * 1024,
@@ -75,7 +78,7 @@ export class RpcServer<M extends Methods = Methods> {
   readonly #connections = new Set<ServerConnection>();
   readonly #listeners: Listener[] = [];
   readonly #numbers: Readonly<Record<string, number>>;
-  #requestsUnderWay = 0;
+  readonly #underWay = { unary: 0, stream: 0 };
   #sweep: Timer | undefined;
   #closing: Promise<void> | undefined;
   #onIdle: (() => void) | undefined;
@@ -101,8 +104,8 @@ export class RpcServer<M extends Methods = Methods> {
       logger,
       methods,
       welcome: (hello) => this.#welcome(hello),
-      admit: () => this.#admit(),
-      release: () => this.#release(),
+      admit: (kind) => this.#admit(kind),
+      release: (kind) => this.#release(kind),
       answered,
     };
   }
@@ -113,7 +116,7 @@ export class RpcServer<M extends Methods = Methods> {
 
   /** Requests and streams whose handlers run. */
   get requestsUnderWay(): number {
-    return this.#requestsUnderWay;
+    return this.#underWay.unary + this.#underWay.stream;
   }
 
   /** Listens until `close`; returns the address, which names the port when 0 was asked for. */
@@ -144,7 +147,7 @@ export class RpcServer<M extends Methods = Methods> {
   async #close(): Promise<void> {
     await Promise.all(this.#listeners.map((listener) => listener.close()));
     for (const connection of this.#connections) connection.sayFarewell();
-    if (this.#requestsUnderWay > 0) {
+    if (this.requestsUnderWay > 0) {
       const grace = new AbortController();
       const idle = new Promise<void>((resolve) => (this.#onIdle = resolve));
       const waited = this.#clock.sleep(this.#limits.closeGraceMs, grace.signal).catch(() => {});
@@ -177,23 +180,25 @@ export class RpcServer<M extends Methods = Methods> {
     };
   }
 
-  #admit(): void {
+  #admit(kind: ServerMethod["kind"]): void {
     if (this.#closing !== undefined) {
       throw new HeadpondError("unavailable", `${this.#self.role} ${this.#self.name} is closing: ask another`);
     }
-    const { requestsMax, retryAfterMs } = this.#limits;
-    if (this.#requestsUnderWay >= requestsMax) {
+    const { requestsMax, streamsMax, retryAfterMs } = this.#limits;
+    const max = kind === "unary" ? requestsMax : streamsMax;
+    if (this.#underWay[kind] >= max) {
+      const what = kind === "unary" ? "requests" : "streams";
       throw new HeadpondError(
         "overloaded",
-        `${this.#self.role} ${this.#self.name} has ${requestsMax} requests under way: try again in ${retryAfterMs} ms`,
+        `${this.#self.role} ${this.#self.name} has ${max} ${what} under way: try again in ${retryAfterMs} ms`,
         { details: { retryAfterMs } },
       );
     }
-    this.#requestsUnderWay++;
+    this.#underWay[kind]++;
   }
 
-  #release(): void {
-    this.#requestsUnderWay--;
-    if (this.#requestsUnderWay === 0) this.#onIdle?.();
+  #release(kind: ServerMethod["kind"]): void {
+    this.#underWay[kind]--;
+    if (this.requestsUnderWay === 0) this.#onIdle?.();
   }
 }
