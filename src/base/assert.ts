@@ -4,8 +4,9 @@ export class AssertionError extends Error {
   override readonly name = "AssertionError";
 }
 
-export function assert(condition: unknown, message: string): asserts condition {
-  if (!condition) throw new AssertionError(message);
+/** `message` as a function where many are checked: to put a text together costs more than most checks. */
+export function assert(condition: unknown, message: string | (() => string)): asserts condition {
+  if (!condition) throw new AssertionError(typeof message === "string" ? message : message());
 }
 
 /** The value, which cannot be absent here. */

@@ -211,7 +211,7 @@ export function encodeEntries(entries: readonly Entry[]): Uint8Array {
   term = -1;
   for (const entry of entries) {
     const { payload } = entry;
-    assert(payload.length <= entryLengthMax, `entry ${entry.index} of ${payload.length} bytes is too large`);
+    assert(payload.length <= entryLengthMax, () => `entry ${entry.index} of ${payload.length} bytes is too large`);
     const flags = entry.kind === "configuration" ? configurationFlag : 0;
     if (entry.term === term) {
       at = bytes.writeUInt32LE(flags + payload.length, at);
@@ -311,7 +311,7 @@ class HeadReader {
 }
 
 function writePosition(bytes: Buffer, at: number, value: number): number {
-  assert(Number.isSafeInteger(value) && value >= 0, `${value} is no position`);
+  assert(Number.isSafeInteger(value) && value >= 0, () => `${value} is no position`);
   bytes.writeUInt32LE(value % 2 ** 32, at);
   return bytes.writeUInt32LE(Math.floor(value / 2 ** 32), at + 4);
 }

@@ -156,7 +156,7 @@ export class TcpPeers implements Peers {
 
   send(messages: readonly Message[]): void {
     for (const message of messages) {
-      assert(message.from === this.#self?.id, `a message of ${message.from} is not sent by ${this.#self?.id}`);
+      assert(message.from === this.#self?.id, () => `a message of ${message.from} is not sent by ${this.#self?.id}`);
       assert(message.type !== "snapshot", "a snapshot is sent with its checkpoint");
       const sender = this.#path(message.to, laneOf(message));
       if (sender === undefined) continue;

@@ -350,11 +350,11 @@ export class Wal {
       const previous = crc;
       crc = encodeRecord(this.#buffer, used, record, this.#durableEnd, salt, previous);
       const wrong = this.#index.add(segment, record, start + used, previous, start + used + bytes);
-      assert(wrong === undefined, `appended record ${wrong}`);
+      assert(wrong === undefined, () => `appended record ${wrong}`);
       used += bytes;
       count++;
     }
-    assert(count > 0, `a record of ${records[0]?.payload.length} bytes fits no batch`);
+    assert(count > 0, () => `a record of ${records[0]?.payload.length} bytes fits no batch`);
     this.#file.writeSync(this.#buffer.bytes.subarray(0, used), start);
     this.#offset = start + used;
     this.#crc = crc;

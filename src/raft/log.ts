@@ -101,7 +101,7 @@ export class RaftLog {
   /** Adds entries at the end. */
   append(entries: readonly Entry[]): void {
     for (const entry of entries) {
-      assert(entry.index === this.lastIndex + 1, `entry ${entry.index} follows ${this.lastIndex}`);
+      assert(entry.index === this.lastIndex + 1, () => `entry ${entry.index} follows ${this.lastIndex}`);
       this.#tail.push(entry);
       this.#tailBytes += entryBytes(entry);
     }
@@ -137,7 +137,7 @@ export class RaftLog {
     if (index <= this.#commit) return;
     assert(
       index <= this.lastIndex,
-      `entry ${index} is committed, but this log, which acknowledged it, ends at ${this.lastIndex}`,
+      () => `entry ${index} is committed, but this log, which acknowledged it, ends at ${this.lastIndex}`,
     );
     this.#commit = index;
   }
@@ -147,7 +147,7 @@ export class RaftLog {
     const end = Math.min(this.#commit, this.stableIndex);
     if (this.#applying >= end || this.#applying > this.#applied) return [];
     const entries = this.#storage.entries(this.#applying + 1, end + 1, maxBytes);
-    assert(entries !== "compacted", `entry ${this.#applying + 1} was cut before it was applied`);
+    assert(entries !== "compacted", () => `entry ${this.#applying + 1} was cut before it was applied`);
     if (entries === "loading") return [];
     this.#applying = present(entries.at(-1), "a storage gives at least one entry").index;
     return entries;
@@ -156,7 +156,7 @@ export class RaftLog {
   appliedTo(index: number): void {
     assert(
       index > this.#applied && index <= this.#applying,
-      `applied ${index}, but up to ${this.#applying} was handed out`,
+      () => `applied ${index}, but up to ${this.#applying} was handed out`,
     );
     this.#applied = index;
   }

@@ -60,7 +60,10 @@ export class Outbox {
   /** The write `token` and all before it have ended. */
   ended(token: number): void {
     const oldest = this.#writes[0]?.token;
-    assert(oldest !== undefined && token >= oldest && token <= this.#lastToken, `write ${token} is not under way`);
+    assert(
+      oldest !== undefined && token >= oldest && token <= this.#lastToken,
+      () => `write ${token} is not under way`,
+    );
     while (this.#writes[0] !== undefined && this.#writes[0].token <= token) this.#writes.shift();
     this.#log.written(token);
   }

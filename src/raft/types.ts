@@ -231,7 +231,7 @@ export interface LogStorage {
 }
 
 export function checkPosition(value: number, what: string): void {
-  assert(Number.isSafeInteger(value) && value >= 0, `${what} ${value} is no position`);
+  assert(Number.isSafeInteger(value) && value >= 0, () => `${what} ${value} is no position`);
 }
 
 export type RaftOptions = {
