@@ -1,34 +1,27 @@
-/**
- * `cluster status|members|add|promote|remove|transfer`: masters and workers. A master is asked about itself whenever it can be
- * reached: the leader knows of the others only what they reported last.
- */
+/** `cluster status|members|add|promote|remove|transfer`: masters and workers, and who the masters are. */
 
 import type { ClusterStatus, MasterStatus } from "../base/cluster.ts";
 import { formatHostPort, parseHostPort } from "../base/config.ts";
 import { HeadpondError } from "../base/errors.ts";
 import { parseMasterId } from "../base/ids.ts";
 import { formatBytes } from "../base/units.ts";
-import { connect } from "../client/client.ts";
+import { askMasters } from "./ask-masters.ts";
 import { action, type Commands, leaf } from "./command.ts";
-import type { Context } from "./context.ts";
 import { joinAsLearner, promoteWhenLevel } from "./membership.ts";
 import type { Column, Output } from "./output.ts";
-
-/** A master that hangs does not hold up the table for longer. */
-const askTimeoutMs = 1000;
 
 export function addCluster({ program, signal }: Commands): void {
   const cluster = program.command("cluster").description("masters and workers");
   leaf(cluster, "status", "masters, workers, journal", "headpond cluster status --json").action(
     action(signal, async (context) => {
-      const status = await askAll(context);
+      const status = await askMasters(context);
       context.output.result(status, () => showStatus(status, context.output));
       return 0;
     }),
   );
   leaf(cluster, "members", "the masters: who votes, who leads, how far each is", "headpond cluster members").action(
     action(signal, async (context) => {
-      const { clusterId, leader = null, masters } = await askAll(context);
+      const { clusterId, leader = null, masters } = await askMasters(context);
       context.output.result({ clusterId, leader, members: masters }, () =>
         context.output.table(masters, memberColumns(context.output)),
       );
@@ -111,39 +104,6 @@ export function addCluster({ program, signal }: Commands): void {
       return 0;
     }),
   );
-}
-
-/** The cluster as the master of the highest term sees it, with each master's own word on itself where it answers. */
-async function askAll(context: Context): Promise<ClusterStatus> {
-  const { signal } = context;
-  const first = await context.client().cluster({ signal });
-  if (first.masters.length < 2) return first;
-  const answers = new Map<string, ClusterStatus>();
-  await Promise.all(
-    first.masters.map(async ({ id, address }) => {
-      const client = connect({ masters: [address], follow: false, timeoutMs: askTimeoutMs });
-      try {
-        answers.set(id, await client.cluster({ signal }));
-      } catch {
-        // Its row says that it cannot be reached.
-      } finally {
-        await client.close();
-      }
-    }),
-  );
-  // A leader that was cut off goes on saying that it leads: whoever has seen a higher term knows better. In one term the leader
-  // knows best: a master that was removed while it was away goes on with what it knew.
-  const leading = [...answers].filter(([id, { masters }]) => isLeader(masters, id)).map(([, status]) => status);
-  const newest = [...leading, ...answers.values(), first].reduce((a, b) => (b.term > a.term ? b : a));
-  const masters = newest.masters.map((known) => {
-    const own = answers.get(known.id)?.masters.find(({ id }) => id === known.id);
-    return own === undefined ? { ...known, reachable: false } : { ...known, ...own, role: known.role };
-  });
-  return { ...newest, masters };
-}
-
-function isLeader(masters: readonly MasterStatus[], id: string): boolean {
-  return masters.some((master) => master.id === id && master.role === "leader");
 }
 
 function showStatus(status: ClusterStatus, output: Output): void {

@@ -1,7 +1,10 @@
 /** `doctor`: looks for what commonly goes wrong, here and in the cluster, and says what to do about it. */
 
+import type { ClusterStatus, MasterStatus } from "../base/cluster.ts";
 import { toHeadpondError } from "../base/errors.ts";
 import { formatBytes, GiB } from "../base/units.ts";
+import { connect } from "../client/client.ts";
+import { askMasters, askTimeoutMs } from "./ask-masters.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import type { Context } from "./context.ts";
 import { version } from "./version.ts";
@@ -15,6 +18,8 @@ type Finding = {
 const nodeMajorMin = 24;
 const clockSkewMsMax = 500;
 const freeBytesMin = 2 * GiB;
+/** Beyond, a master would take seconds to be able to lead. */
+const lagEntriesMax = 100_000;
 
 export function addDoctor({ program, signal }: Commands): void {
   leaf(program, "doctor", "look for common trouble and say what to do", "headpond doctor").action(
@@ -54,30 +59,10 @@ function checkConfig(context: Context): Finding {
 
 async function checkCluster(context: Context): Promise<Finding[]> {
   const findings: Finding[] = [];
-  const { signal } = context;
   try {
-    const client = context.client();
-    const beganMs = context.clock.monotonicMs();
-    const server = await client.serverInfo({ signal });
-    const roundTripMs = context.clock.monotonicMs() - beganMs;
-    const skewMs = Math.round(Math.abs(server.wallMs + roundTripMs / 2 - context.clock.wallMs()));
-    findings.push(
-      { check: "master", state: "ok", message: `answers in ${roundTripMs.toFixed(1)} ms` },
-      server.version === version
-        ? { check: "versions", state: "ok", message: version }
-        : { check: "versions", state: "warning", message: `master ${server.version}, this program ${version}` },
-      skewMs <= clockSkewMsMax
-        ? { check: "clocks", state: "ok", message: `${skewMs} ms apart` }
-        : { check: "clocks", state: "warning", message: `${skewMs} ms apart: run a time service on both machines` },
-      server.freeBytes >= freeBytesMin
-        ? { check: "master disk", state: "ok", message: `${formatBytes(server.freeBytes)} free` }
-        : {
-            check: "master disk",
-            state: "problem",
-            message: `only ${formatBytes(server.freeBytes)} free in ${server.directory}: make room, or the journal stops`,
-          },
-    );
-    const status = await client.cluster({ signal });
+    const status = await askMasters(context);
+    for (const master of status.masters) findings.push(...(await checkMaster(context, master, status.masters.length)));
+    if (status.masters.length > 1) findings.push(checkVoters(status), checkStates(status));
     const lost = status.workers.filter((worker) => worker.state === "lost");
     findings.push(
       status.workers.length === 0
@@ -99,4 +84,82 @@ async function checkCluster(context: Context): Promise<Finding[]> {
     });
   }
   return findings;
+}
+
+/** One master of `count`: by its own word. */
+async function checkMaster(context: Context, master: MasterStatus, count: number): Promise<Finding[]> {
+  const { signal, clock } = context;
+  const name = count === 1 ? "master" : `master ${master.id}`;
+  if (master.reachable === false) {
+    const message = `${master.address} does not answer: start it, or replace it (docs/operations.md)`;
+    return [{ check: name, state: "problem", message }];
+  }
+  const client =
+    count === 1 ? context.client() : connect({ masters: [master.address], follow: false, timeoutMs: askTimeoutMs });
+  try {
+    const beganMs = clock.monotonicMs();
+    const server = await client.serverInfo({ signal });
+    const roundTripMs = clock.monotonicMs() - beganMs;
+    const skewMs = Math.round(Math.abs(server.wallMs + roundTripMs / 2 - clock.wallMs()));
+    return [
+      { check: name, state: "ok", message: `answers in ${roundTripMs.toFixed(1)} ms` },
+      server.version === version
+        ? { check: `${name}: version`, state: "ok", message: version }
+        : { check: `${name}: version`, state: "warning", message: `${server.version}, this program ${version}` },
+      skewMs <= clockSkewMsMax
+        ? { check: `${name}: clock`, state: "ok", message: `${skewMs} ms apart` }
+        : {
+            check: `${name}: clock`,
+            state: "warning",
+            message: `${skewMs} ms apart: run a time service on both machines`,
+          },
+      server.freeBytes >= freeBytesMin
+        ? { check: `${name}: disk`, state: "ok", message: `${formatBytes(server.freeBytes)} free` }
+        : {
+            check: `${name}: disk`,
+            state: "problem",
+            message: `only ${formatBytes(server.freeBytes)} free in ${server.directory}: make room, or the journal stops`,
+          },
+      ...(master.lagEntries <= lagEntriesMax
+        ? []
+        : [
+            {
+              check: `${name}: lag`,
+              state: "warning" as const,
+              message: `${master.lagEntries} entries behind: is its disk or network slower than the others'?`,
+            },
+          ]),
+    ];
+  } catch (error) {
+    if (count === 1) throw error;
+    return [{ check: name, state: "problem", message: `${master.address}: ${toHeadpondError(error).message}` }];
+  } finally {
+    if (count > 1) await client.close();
+  }
+}
+
+/** Whether a majority lives, and whether it would without one more. */
+function checkVoters({ masters }: ClusterStatus): Finding {
+  const voters = masters.filter(({ voter }) => voter);
+  const live = voters.filter(({ reachable }) => reachable !== false).length;
+  const majority = Math.floor(voters.length / 2) + 1;
+  const message = `${live} of ${voters.length} live, ${majority} decide`;
+  if (live < majority) return { check: "voters", state: "problem", message: `${message}: nothing can be changed` };
+  if (live > majority) return { check: "voters", state: "ok", message };
+  const advice = live < voters.length ? "bring back or replace the dead one" : "add one more master";
+  return { check: "voters", state: "warning", message: `${message}: the loss of one more stops changes, ${advice}` };
+}
+
+/** Masters that have applied the same entries have the same state. */
+function checkStates({ masters }: ClusterStatus): Finding {
+  const known = masters.filter(({ digest, digestIndex, reachable }) => {
+    return reachable !== false && digest !== "" && digestIndex !== undefined;
+  });
+  const byIndex = Map.groupBy(known, ({ digestIndex }) => digestIndex);
+  for (const [index, rows] of byIndex) {
+    if (new Set(rows.map(({ digest }) => digest)).size < 2) continue;
+    const shown = rows.map(({ id, digest }) => `${id} ${digest}`).join(", ");
+    return { check: "states", state: "problem", message: `they differ at entry ${index}: ${shown}` };
+  }
+  return { check: "states", state: "ok", message: "the same where the same entries are applied" };
 }

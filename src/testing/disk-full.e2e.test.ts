@@ -90,7 +90,7 @@ test("a master whose disk is full answers no-space, goes on being read, and take
         assert.deepEqual((await client.stat("/before")).attributes, attributes);
         assert.equal((await client.stat(acknowledged.at(-1) ?? "")).kind, "file");
         const doctor = await cluster.run("doctor");
-        assert.match(doctor.stdout, /master disk +problem .*free in .*make room/);
+        assert.match(doctor.stdout, /master: disk +problem .*free in .*make room/);
         const http = cluster.master.ready.endpoints["http"] ?? "";
         await eventually("the state cannot be flushed", async () => (await fetch(`${http}/readyz`)).status === 503);
         assert.match(await (await fetch(`${http}/readyz`)).text(), /no space for .*state\.mdb.*make room/);
