@@ -48,6 +48,10 @@ export const recordAlignmentBytes = 8;
 /** Upper half of the type's word, "HP": few other bytes look like a record. */
 const typeTag = 0x50480000;
 
+/** Where in a record that half is, and its bytes. */
+const tagOffset = 6;
+const tagBytes = Buffer.from("HP", "latin1");
+
 const emptyPayload = new Uint8Array(0);
 
 export function recordBytes(payloadBytes: number): number {
@@ -162,8 +166,12 @@ export function searchBehind(
   const defectEnd = recordEnd(source, from);
   const computed = defectEnd === undefined ? 0 : crc32Of(bytes, view, from, defectEnd - 4, (previousCrc ^ salt) >>> 0);
   for (let offset = from + recordOverheadBytes; offset + recordOverheadBytes <= view.byteLength; ) {
-    // Most of what lies behind the tail is zeros: this comparison alone passes over 64 MiB of them in some 60 ms.
-    if (view.getUint16(offset + 6, true) !== typeTag >>> 16 || recordEnd(source, offset) === undefined) {
+    // Most of what lies behind the tail is zeros, 64 MiB of them: the search for the tag passes over them at once.
+    const tagAt = bytes.indexOf(tagBytes, offset + tagOffset);
+    if (tagAt < 0) break;
+    offset = Math.ceil((tagAt - tagOffset) / recordAlignmentBytes) * recordAlignmentBytes;
+    if (tagAt - tagOffset !== offset) continue;
+    if (recordEnd(source, offset) === undefined) {
       offset += recordAlignmentBytes;
       continue;
     }
