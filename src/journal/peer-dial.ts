@@ -14,8 +14,10 @@ export type DialOptions = {
   readonly to: string;
   readonly address: Address;
   readonly lane: LaneKind;
-  /** For the connection, and again for the answer to the hello. */
-  readonly timeoutMs: number;
+  /** For the connection, which needs the other's kernel only. */
+  readonly connectTimeoutMs: number;
+  /** For the answer to the hello: the other's process must have had its turn. */
+  readonly helloTimeoutMs: number;
   readonly silentTicksMax: number;
   readonly refuses: (peer: PeerIdentity) => string | undefined;
   /** Called when both have accepted each other, in the turn in which the answer came: handlers are set here. */
@@ -31,9 +33,11 @@ export type DialEnd = {
 
 /** Resolves when the connection is over, or could not be made. Never rejects. */
 export async function dialPeer(options: DialOptions, signal: AbortSignal): Promise<DialEnd> {
-  const { clock, timeoutMs, address } = options;
+  const { clock, connectTimeoutMs, address } = options;
   const patience = new AbortController();
-  const timer = clock.timer(timeoutMs, () => patience.abort(new Error(`no answer within ${timeoutMs} ms`)));
+  const timer = clock.timer(connectTimeoutMs, () =>
+    patience.abort(new Error(`no answer within ${connectTimeoutMs} ms`)),
+  );
   let connection: Connection;
   try {
     connection = await options.network.connect(address, AbortSignal.any([signal, patience.signal]));
@@ -46,7 +50,7 @@ export async function dialPeer(options: DialOptions, signal: AbortSignal): Promi
 }
 
 function greet(options: DialOptions, stream: Connection, signal: AbortSignal): Promise<DialEnd> {
-  const { clock, self, to, lane, timeoutMs, silentTicksMax } = options;
+  const { clock, self, to, lane, helloTimeoutMs, silentTicksMax } = options;
   return new Promise((resolve) => {
     const connection = new PeerConnection({
       connection: stream,
@@ -56,7 +60,12 @@ function greet(options: DialOptions, stream: Connection, signal: AbortSignal): P
     });
     let wasOpen = false;
     let refusal: DialEnd["refusal"];
-    const timer = clock.timer(timeoutMs, () => connection.destroy(`no answer to the hello within ${timeoutMs} ms`));
+    const timer = clock.timer(helloTimeoutMs, () => {
+      // After a pause of the own process the timer comes before what arrived meanwhile.
+      void clock.nextTurn().then(() => {
+        if (!wasOpen) connection.destroy(`no answer to the hello within ${helloTimeoutMs} ms`);
+      });
+    });
     const onAbort = (): void => connection.destroy("closing");
     connection.onClose = (reason) => {
       timer.clear();

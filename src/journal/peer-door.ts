@@ -102,7 +102,12 @@ export class PeerDoor {
       limits: strangerFrameLimits,
       silentTicksMax: this.#silentTicksMax.control,
     });
-    const timer = this.#clock.timer(helloTimeoutMs, () => connection.destroy(`no hello within ${helloTimeoutMs} ms`));
+    const timer = this.#clock.timer(helloTimeoutMs, () => {
+      // After a pause of the own process the timer comes before what arrived meanwhile.
+      void this.#clock.nextTurn().then(() => {
+        if (this.#strangers.has(connection)) connection.destroy(`no hello within ${helloTimeoutMs} ms`);
+      });
+    });
     this.#strangers.set(connection, timer);
     connection.onClose = (reason) => {
       if (!this.#forget(connection) || this.#isClosing) return;

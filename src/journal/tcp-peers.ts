@@ -45,13 +45,14 @@ export const defaultTcpPeersLimits: TcpPeersLimits = {
   ...defaultSenderLimits,
   strangersMax: 64,
   connectionsMax: 256,
-  helloTimeoutMs: 1_000,
+  helloTimeoutMs: 3_000,
   connectTimeoutMs: 1_000,
   backoffMinMs: 10,
   backoffMaxMs: 1_000,
   keepAliveMs: 250,
-  // A pong may wait behind megabytes of entries on a slow link; of the control connection it may not.
-  silentTicksMax: { control: 5, log: 40, snapshot: 40 },
+  // Longer than a peer stands still that has work for its CPU, shorter than TCP takes to repeat itself after a partition.
+  // A pong may wait behind megabytes of entries on a slow link; that of the control connection does not.
+  silentTicksMax: { control: 8, log: 40, snapshot: 40 },
   snapshotBytesPerSecond: 256 * MiB,
   stalledTicksMax: 120,
 };
@@ -235,7 +236,8 @@ export class TcpPeers implements Peers {
       self: present(this.#self, "started"),
       to,
       address,
-      timeoutMs: this.#limits.connectTimeoutMs,
+      connectTimeoutMs: this.#limits.connectTimeoutMs,
+      helloTimeoutMs: this.#limits.helloTimeoutMs,
       refuses: (peer) => events.refuses(peer),
     };
   }
