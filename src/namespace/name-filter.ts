@@ -6,8 +6,9 @@
 
 import type { Inode } from "./inode.ts";
 
-const bitsPerName = 10;
-const probes = 4;
+/** All bits of a name lie in one block, a line of the processor's cache: what a look costs is waiting for memory. */
+const blockWords = 16;
+const bitsPerName = 12;
 const layerBytes = [128 * 1024, 1024 * 1024, 8 * 1024 * 1024, 32 * 1024 * 1024] as const;
 
 export class NameFilter {
@@ -26,30 +27,30 @@ export class NameFilter {
     if (this.#room === 0 && !this.#grow()) return;
     this.#room--;
     const layer = this.#layers[this.#layers.length - 1] as Int32Array;
-    const mask = layer.length * 32 - 1;
-    let bit = hash;
-    const step = (Math.imul(bit, 0x9e3779b1) >>> 3) | 1;
-    for (let i = 0; i < probes; i++) {
-      const at = bit & mask;
-      layer[at >>> 5] = (layer[at >>> 5] as number) | (1 << (at & 31));
-      bit = (bit + step) | 0;
-    }
+    const block = blockOf(layer, hash);
+    let bits = Math.imul(hash, 0x9e3779b1);
+    bits ^= bits >>> 15;
+    setBit(layer, block, bits);
+    setBit(layer, block, bits >>> 9);
+    setBit(layer, block, bits >>> 18);
+    setBit(layer, block, hash >>> 23);
   }
 
   /** True: the directory does not hold the name. False: it may. */
   isAbsent(directory: Inode, hash: number): boolean {
     if (directory.filterEpoch !== this.#epoch) return false;
-    const step = (Math.imul(hash, 0x9e3779b1) >>> 3) | 1;
+    let bits = Math.imul(hash, 0x9e3779b1);
+    bits ^= bits >>> 15;
     for (const layer of this.#layers) {
-      const mask = layer.length * 32 - 1;
-      let bit = hash;
-      let i = 0;
-      for (; i < probes; i++) {
-        const at = bit & mask;
-        if (((layer[at >>> 5] as number) & (1 << (at & 31))) === 0) break;
-        bit = (bit + step) | 0;
+      const block = blockOf(layer, hash);
+      if (
+        hasBit(layer, block, bits) &&
+        hasBit(layer, block, bits >>> 9) &&
+        hasBit(layer, block, bits >>> 18) &&
+        hasBit(layer, block, hash >>> 23)
+      ) {
+        return false;
       }
-      if (i === probes) return false;
     }
     return true;
   }
@@ -66,6 +67,21 @@ export class NameFilter {
     this.#room = Math.floor((bytes * 8) / bitsPerName);
     return true;
   }
+}
+
+/** Its first word. */
+function blockOf(layer: Int32Array, hash: number): number {
+  return Math.imul(hash, blockWords) & (layer.length - 1) & -blockWords;
+}
+
+/** `bit`: its low nine bits say which of the block's 512 it is. */
+function setBit(layer: Int32Array, block: number, bit: number): void {
+  const at = block + ((bit >>> 5) & (blockWords - 1));
+  layer[at] = (layer[at] as number) | (1 << (bit & 31));
+}
+
+function hasBit(layer: Int32Array, block: number, bit: number): boolean {
+  return ((layer[block + ((bit >>> 5) & (blockWords - 1))] as number) & (1 << (bit & 31))) !== 0;
 }
 
 /** 32 bits, signed. */
