@@ -27,6 +27,11 @@ export type ElectionOptions = {
   readonly admitted: boolean;
 };
 
+/** Of the time by which patience exceeds the least wait: what is left of it when the connection to the leader broke. */
+const patienceShareWithoutConnection = 0.4;
+/** Whoever was granted a pre-vote is given this share of an election timeout to win, before this member tries itself. */
+const yieldShare = 0.25;
+
 export class Election {
   readonly #options: ElectionOptions;
   #term: number;
@@ -37,6 +42,8 @@ export class Election {
   #silentMs = 0;
   /** Drawn anew for each wait, so that two members rarely campaign together. */
   #patienceMs = 0;
+  /** The connection to the leader broke since it was last heard. */
+  #isLeaderLost = false;
   /** The first answer of each. */
   readonly #votes = new Map<NodeId, boolean>();
   /** Until then it neither votes nor stands: its disk may have forgotten what it once promised. */
@@ -88,6 +95,15 @@ export class Election {
   heardLeader(nowMs: number): void {
     this.#silentMs = 0;
     this.#heardAtMs = nowMs;
+    this.#isLeaderLost = false;
+  }
+
+  /**
+   * The connection to the leader broke, as that of a process that died does. A sign, no proof: what others were promised holds,
+   * so the wait gets shorter, but not shorter than one election timeout.
+   */
+  lostLeader(): void {
+    this.#isLeaderLost = true;
   }
 
   /** Whether some leader may count on this member not to vote. */
@@ -105,7 +121,7 @@ export class Election {
     const { current, index } = this.#options.membership;
     // Nobody else could lead. A leader that is on its way out counts on this member until its departure is committed.
     const isAlone = membersOf(current).length === 1 && index <= this.#options.log.commit;
-    return this.#silentMs >= this.#patienceMs || (isAlone && this.#role === "follower");
+    return this.#silentMs >= this.#patience || (isAlone && this.#role === "follower");
   }
 
   admit(): void {
@@ -150,6 +166,7 @@ export class Election {
     const granted = this.#admitted && mayVote && log.isUpToDate(message.lastIndex, message.lastTerm);
     const reply = { from: id, to: from, granted };
     if (type === "pre-vote") {
+      if (granted) this.#yieldTo(from);
       return outbox.send({ type: "pre-vote-reply", ...reply, term: granted ? term : this.#term });
     }
     if (!granted) return outbox.send({ type: "vote-reply", ...reply, term: this.#term });
@@ -157,6 +174,13 @@ export class Election {
     this.#vote = from;
     this.#wait();
     outbox.hold({ type: "vote-reply", ...reply, term: this.#term });
+  }
+
+  /** Two that try at once take the votes from each other, and both lose a whole wait. */
+  #yieldTo(candidate: NodeId): void {
+    const { id, electionTimeoutMs } = this.#options;
+    if (this.#role === "pre-candidate" && candidate < id) this.follow(this.#term, undefined);
+    this.#silentMs = Math.min(this.#silentMs, this.#patience - yieldShare * electionTimeoutMs);
   }
 
   /** Whether the election is won. */
@@ -176,9 +200,16 @@ export class Election {
     return false;
   }
 
+  get #patience(): number {
+    const { electionTimeoutMs } = this.#options;
+    const share = this.#isLeaderLost ? patienceShareWithoutConnection : 1;
+    return electionTimeoutMs + share * (this.#patienceMs - electionTimeoutMs);
+  }
+
   /** Begins a new wait for signs of a leader. */
   #wait(): void {
     this.#silentMs = 0;
+    this.#isLeaderLost = false;
     this.#patienceMs = this.#options.electionTimeoutMs * (1 + this.#options.random.float());
   }
 }

@@ -90,7 +90,7 @@ export class Raft {
   /** Takes one message, which came in before `nowMs` was read. Throws an assertion if it is impossible. */
   step(message: Message, nowMs: number): void {
     this.#observe(nowMs);
-    assert(message.to === this.id, `${this.id} was given ${describeMessage(message)}`);
+    assert(message.to === this.id, () => `${this.id} was given ${describeMessage(message)}`);
     if (!this.#admit(message)) return;
     this.#handle(message);
   }
@@ -188,6 +188,7 @@ export class Raft {
   /** The connection to `peer` broke: what was sent may be lost. */
   unreachable(peer: NodeId): void {
     this.#leadership?.peers.get(peer)?.unreachable();
+    if (peer === this.#election.leader) this.#election.lostLeader();
   }
 
   /** Campaigns now instead of when it gets impatient, unless a leader counts on this member. */
@@ -334,7 +335,7 @@ export class Raft {
 
   /** A message that only the leader of this term sends. */
   #hear(from: NodeId, message: Message): void {
-    assert(this.role !== "leader", `${this.id} leads, but there is ${describeMessage(message)}`);
+    assert(this.role !== "leader", () => `${this.id} leads, but there is ${describeMessage(message)}`);
     if (this.role !== "follower" || this.leader !== from) this.#follow(this.term, from);
     this.#election.heardLeader(this.#nowMs);
   }

@@ -95,7 +95,10 @@ export const mutations: readonly Mutation[] = [
   {
     name: "a restarted voter votes at once",
     edits: [noWaitAfterRestart],
-    profile: { ...deafMember, crashMs: 250, downMs: 5 },
+    profile: {
+      ...deafMember,
+      ...{ crashMs: Number.POSITIVE_INFINITY, forgetful: 0.5, cutMs: 400, lullMs: 600, proposeMs: 60 },
+    },
   },
   {
     name: "a voter helps a candidate while its leader counts on it",

@@ -71,6 +71,8 @@ function drawProfile(random: Random) {
     checkpointMs: every(0.7, 60, 300, 1500),
     /** How often the leader is cut off just when somebody tries to take its place, or a voter crashes when it has voted. */
     malice: random.pick([0, 0.2, 1]),
+    /** How often a voter restarts just before it is asked for a pre-vote. Only for those who look for what it then forgets. */
+    forgetful: 0,
     payloadBytes: random.pick([4, 20, 200]),
     keepEntries: random.pick([0, 5, 50]),
   };
@@ -209,6 +211,14 @@ class Simulation {
     const isCut = this.#isolated.has(message.from) || this.#isolated.has(message.to);
     const failed = isCut || this.#cut.has(`${message.from}>${message.to}`) || (!this.#isHealed && random.chance(loss));
     if (challenges.has(message.type)) this.#isolateLeader(message.from);
+    if (
+      message.type === "pre-vote" &&
+      !this.#isHealed &&
+      this.#profile.forgetful > 0 &&
+      random.chance(this.#profile.forgetful)
+    ) {
+      this.#restart(message.to);
+    }
     if (message.type === "vote-reply" && message.granted && random.chance(this.#isHealed ? 0 : this.#profile.malice)) {
       const voter = this.#nodes.get(message.from);
       this.#events.after(0, () => voter?.isUp === true && this.#crashOne(voter));
@@ -282,6 +292,13 @@ class Simulation {
       node.start();
       this.#isolateLeader(node.id);
     });
+  }
+
+  /** So fast that what is on its way finds it again. */
+  #restart(id: NodeId): void {
+    const node = this.#nodes.get(id);
+    this.#events.after(0, () => node?.isUp === true && node.crash());
+    this.#events.after(0.1, () => node?.isUp === false && node.start());
   }
 
   #pause(): void {
