@@ -1,6 +1,6 @@
 /**
- * What is to be sent to one peer by one connection: messages of the consensus, gathered for a turn, encoded when the turn
- * is over. Bounded: what does not fit is dropped, because a consensus repeats what matters, and memory does not grow back.
+ * What is to be sent to one peer by one connection: messages of the consensus, gathered, encoded and written together.
+ * Bounded: what does not fit is dropped, because a consensus repeats what matters, and memory does not grow back.
  */
 
 import { KiB, MiB } from "../base/units.ts";

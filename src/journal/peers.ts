@@ -73,7 +73,7 @@ export interface Peers {
   start(self: PeerIdentity, events: PeerEvents): Promise<Address>;
   /** Whom to be connected with, and where: the members but this one. Others are disconnected. */
   setMembers(members: ReadonlyMap<NodeId, Address>): void;
-  /** Drops what cannot be sent: queues are bounded. */
+  /** Sends at once, so it is called once for all that there is to say in a turn. Drops what cannot be sent: queues are bounded. */
   send(messages: readonly Message[]): void;
   /** The newest report goes to all, now and at every new connection. */
   report(report: PeerReport): void;

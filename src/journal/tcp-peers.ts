@@ -77,10 +77,6 @@ export class TcpPeers implements Peers {
   readonly #links = new Map<NodeId, Link>();
   readonly #senders = new Map<PeerConnection, PeerSender>();
   readonly #entries = new EntriesCache();
-  /** Have something to send at the end of this turn. */
-  readonly #dirty = new Set<PeerSender>();
-  /** Something for them was dropped in this turn. */
-  readonly #overflowed = new Set<NodeId>();
   /** Connections and transfers that were given up and are not over yet. */
   readonly #ending = new Set<Promise<void>>();
   #self: PeerIdentity | undefined;
@@ -89,7 +85,6 @@ export class TcpPeers implements Peers {
   #receiver: SnapshotReceiver | undefined;
   #report: PeerReport | undefined;
   #beat: Timer | undefined;
-  #isFlushPlanned = false;
   #isClosed = false;
 
   constructor(options: {
@@ -156,15 +151,21 @@ export class TcpPeers implements Peers {
   }
 
   send(messages: readonly Message[]): void {
+    const dirty = new Set<PeerSender>();
+    const overflowed = new Set<NodeId>();
     for (const message of messages) {
       assert(message.from === this.#self?.id, () => `a message of ${message.from} is not sent by ${this.#self?.id}`);
       assert(message.type !== "snapshot", "a snapshot is sent with its checkpoint");
       const sender = this.#path(message.to, laneOf(message));
       if (sender === undefined) continue;
-      if (sender.add(message)) this.#dirty.add(sender);
-      else this.#overflowed.add(message.to);
+      if (sender.add(message)) dirty.add(sender);
+      else overflowed.add(message.to);
     }
-    this.#planFlush();
+    // Now, so that the others' disks begin to work before the own one does.
+    for (const sender of dirty) sender.flush(this.#entries);
+    this.#entries.clear();
+    // Whoever sends is not interrupted by what became of it.
+    if (overflowed.size > 0) queueMicrotask(() => overflowed.forEach((id) => this.#events?.onUnreachable(id)));
   }
 
   report(report: PeerReport): void {
@@ -347,20 +348,6 @@ export class TcpPeers implements Peers {
       this.#senders.set(connection, sender);
     }
     return sender;
-  }
-
-  #planFlush(): void {
-    if (this.#isFlushPlanned) return;
-    this.#isFlushPlanned = true;
-    queueMicrotask(() => {
-      this.#isFlushPlanned = false;
-      for (const sender of this.#dirty) sender.flush(this.#entries);
-      this.#dirty.clear();
-      this.#entries.clear();
-      const overflowed = [...this.#overflowed];
-      this.#overflowed.clear();
-      for (const id of overflowed) this.#events?.onUnreachable(id);
-    });
   }
 
   /** One connection to each peer by which small things are told. */
