@@ -27,6 +27,8 @@ export type CoreDependencies = {
   readonly clock: Clock;
   /** Of a leader: whether it is not yet level with what was acknowledged before it, or its parts are not started. */
   readonly takesOver: () => boolean;
+  /** Why nothing may be answered from this master's state; undefined: it may. */
+  readonly alarm: () => string | undefined;
 };
 
 /** How old the state may be that answers a `stale` read which names no bound. */
@@ -44,6 +46,7 @@ export class Core {
   readonly clock: Clock;
   readonly #id: MasterId;
   readonly #takesOver: () => boolean;
+  readonly #alarm: () => string | undefined;
   readonly #mounts = new Map<Path, MountRow>();
   /** Shared by all that ask for it before it begins. */
   #nextBarrier: Promise<void> | undefined;
@@ -57,6 +60,7 @@ export class Core {
     this.clock = dependencies.clock;
     this.#id = dependencies.id;
     this.#takesOver = dependencies.takesOver;
+    this.#alarm = dependencies.alarm;
   }
 
   get mountCount(): number {
@@ -93,9 +97,11 @@ export class Core {
 
   /**
    * Undefined: the state may be read at once as `read` asks for. Else it may when this resolves; any master can then answer. Rejects
-   * when it cannot be known in time that the state is new enough.
+   * when it cannot be known in time that the state is new enough. Throws `unavailable` when this master's state is not to be trusted.
    */
   barrier({ consistency, maxStaleMs }: ReadOptions): Promise<void> | undefined {
+    const alarm = this.#alarm();
+    if (alarm !== undefined) throw new HeadpondError("unavailable", alarm);
     if (consistency === "local") return undefined;
     if (this.journal.mayRead) return undefined;
     if (consistency !== "stale") return this.#barrierOfTurn();

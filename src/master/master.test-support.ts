@@ -35,6 +35,8 @@ export class TestMaster {
   namespace!: Namespace;
   journal!: LocalJournal<CommandResult>;
   client!: RpcClient;
+  /** Why its state must not be relied on. */
+  alarm: string | undefined;
   readonly #limits: Partial<MasterLimits>;
 
   constructor(options: { readonly limits?: Partial<MasterLimits>; readonly listPageMax?: number } = {}) {
@@ -92,6 +94,7 @@ export class TestMaster {
       journal: this.journal,
       namespace: this.namespace,
       verifyJournal: () => Promise.resolve({ ok: true, entries: 0, bytes: 0, findings: [] }),
+      alarm: () => this.alarm,
       openUnderStore: async () => this.store,
       storeNames: { normalise: (uri) => uri, redact: (_uri, options) => options },
       workerTimeoutMs: 300,

@@ -220,6 +220,7 @@ export class Master {
       intents: this.#intents,
       clock,
       takesOver: () => !this.#leading,
+      alarm: options.alarm ?? (() => undefined),
     });
     const core = this.#core;
     const files = new TreeFiles({ core, slices, blockSizeBytes });

@@ -122,7 +122,7 @@ function masterRole({ role, voter, reachable }: MasterStatus): string {
 
 /** To the page of another master. */
 function link(http: string, shown: string): string {
-  return `<a href="http://${text(http)}/">${text(shown)}</a>`;
+  return `<a href="//${text(http)}/">${text(shown)}</a>`;
 }
 
 function coloured(value: string, colour: "good" | "bad" | "some"): string {
