@@ -63,6 +63,7 @@ export const settings = {
     "256MiB",
     "Log that is kept behind a checkpoint for masters that are a little behind; who lacks more gets the checkpoint.",
   ),
+  "journal.raft.logMax": size("4GiB", "The log never grows beyond, however far behind a master is."),
   "journal.raft.snapshotRate": size("256MiB", "Bytes a second of a checkpoint that is sent to another master."),
   "worker.id": optionalText("Name of this worker; drawn once and kept in its first cache directory if not given."),
   "worker.masters": list(["localhost:7070"], "RPC addresses of all masters."),

@@ -103,6 +103,7 @@ export async function makeJournal(parts: JournalParts): Promise<MadeJournal> {
         limits: {
           checkpointEveryBytes,
           logKeepBytes: config["journal.raft.logKeep"],
+          logMaxBytes: config["journal.raft.logMax"],
           raft: {
             electionTimeoutMs,
             heartbeatMs,
