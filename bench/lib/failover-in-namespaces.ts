@@ -27,7 +27,7 @@ async function main(kind: string, rounds: number, directory: string): Promise<vo
   const blow: Blow =
     kind === "cut"
       ? { strike: (leader) => network.split([leader.id]), relieve: () => network.heal() }
-      : { strike: (leader) => void freeze(leader, "--freeze"), relieve: (leader) => freeze(leader, "--unfreeze") };
+      : { strike: (leader) => freeze(leader, "--freeze"), relieve: (leader) => freeze(leader, "--unfreeze") };
   try {
     for (let round = 0; round < rounds; round++) {
       process.stdout.write(`${JSON.stringify(await masters.disabled(blow))}\n`);
@@ -52,7 +52,6 @@ async function mountImage(path: string, image: string): Promise<void> {
   }
 }
 
-/** Not awaited when it strikes: what is being written when the disk begins to hang need not end before. */
 async function freeze({ directory }: MasterNode, how: "--freeze" | "--unfreeze"): Promise<void> {
   const child = spawn("fsfreeze", [how, directory], { stdio: "inherit" });
   const [code] = (await once(child, "close")) as [number];

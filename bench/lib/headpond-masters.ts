@@ -21,8 +21,8 @@ const usefulMs = 500;
 
 /** What happens to a leader, and what ends it. */
 export type Blow = {
-  readonly strike: (leader: MasterNode) => void;
-  readonly relieve: (leader: MasterNode) => void | Promise<void>;
+  readonly strike: (leader: MasterNode) => unknown;
+  readonly relieve: (leader: MasterNode) => unknown;
 };
 
 export type CpuShares = { readonly leaderUs: number; readonly followerUs: number };
@@ -134,17 +134,18 @@ export class HeadpondMasters {
 
   /** Hands over under load. `ms`: the longest time without an acknowledgement. */
   async transferred(): Promise<FailoverResult> {
-    const leader = await this.group.leader();
-    const result = await measureGap({ write: () => this.create(), ...usualFailoverLoad }, () =>
-      this.client.membership.transfer(undefined),
-    );
-    if ((await this.group.leader()) === leader) throw new Error(`${leader.id} still leads after it handed over`);
+    const { id } = await this.group.leader();
+    let successor: string | undefined;
+    const result = await measureGap({ write: () => this.create(), ...usualFailoverLoad }, async () => {
+      successor = await this.client.membership.transfer(undefined);
+    });
+    if (successor === undefined || successor === id) throw new Error(`${id} handed over to ${successor ?? "nobody"}`);
     await this.level();
     return result;
   }
 
   /** The usual load, one blow, and the time until a write that began after it was acknowledged. */
-  struck(strike: () => void): Promise<FailoverResult> {
+  struck(strike: () => unknown): Promise<FailoverResult> {
     return measureFailover({ write: () => this.create(), ...usualFailoverLoad }, strike);
   }
 

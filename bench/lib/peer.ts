@@ -88,8 +88,11 @@ const failedPauseMs = 20;
 
 export const usualFailoverLoad = { lanes: 16, everyMs: 5, settleMs: 700, timeoutMs: 90_000 };
 
-/** Runs the load, strikes once, and resolves when a write that began after the blow is acknowledged. */
-export async function measureFailover(load: FailoverLoad, strike: () => void): Promise<FailoverResult> {
+/**
+ * Runs the load, strikes once, and resolves when a write that began after the blow is acknowledged. The time counts from the
+ * beginning of the blow, the write from its end: a disk may take a moment to hang.
+ */
+export async function measureFailover(load: FailoverLoad, strike: () => unknown): Promise<FailoverResult> {
   const { settleMs, timeoutMs } = load;
   let struckMs = Number.POSITIVE_INFINITY;
   const acknowledged = Promise.withResolvers<number>();
@@ -105,9 +108,10 @@ export async function measureFailover(load: FailoverLoad, strike: () => void): P
   try {
     await pause(settleMs);
     const failedBefore = running.failed;
+    const beganMs = performance.now();
+    await strike();
     struckMs = performance.now();
-    strike();
-    const ms = await acknowledged.promise;
+    const ms = (await acknowledged.promise) + struckMs - beganMs;
     return { ms, failed: running.failed - failedBefore };
   } finally {
     clearTimeout(timer);
