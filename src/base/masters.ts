@@ -20,5 +20,7 @@ export const MasterList = Type.Object({
       voter: Type.Boolean(),
     }),
   ),
+  /** Of a leader that has taken over: it answers as one. Between its election and then it asks for a moment. */
+  leads: Type.Optional(Type.Boolean()),
 });
 export type MasterList = Static<typeof MasterList>;

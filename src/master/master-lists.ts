@@ -10,6 +10,8 @@ import type { Journal } from "../journal/journal.ts";
 export type MasterListsDependencies = {
   readonly journal: Journal<unknown>;
   readonly id: MasterId;
+  /** Whether this master leads and has taken over. */
+  readonly leads: () => boolean;
   /** `host:port` for clients and workers, as others should use it. */
   readonly rpc: () => string;
 };
@@ -89,11 +91,12 @@ export class MasterLists {
   #make(): MasterList {
     const { journal, id, rpc } = this.#deps;
     const { term } = journal.status();
+    const leads = this.#deps.leads() ? { leads: true } : {};
     const { cluster } = journal;
     // The only one is where whoever asks has reached it; that address may be better than what it knows of itself.
     if (cluster === undefined) {
       const leader = journal.role === "leader" ? { leader: id } : {};
-      return { self: id, term, ...leader, masters: [{ id, voter: true }] };
+      return { self: id, term, ...leader, masters: [{ id, voter: true }], ...leads };
     }
     const members = cluster.members();
     const leader = journal.role === "leader" ? id : members.find((member) => member.leader)?.id;
@@ -106,6 +109,7 @@ export class MasterLists {
         const known = address === undefined || address === "" ? {} : { rpc: address };
         return { id: member.id as MasterId, ...known, voter: member.voter };
       }),
+      ...leads,
     };
   }
 }

@@ -242,7 +242,12 @@ export class Master {
       limits: limits.jobs,
       runLimits: limits.jobRuns,
     });
-    this.#lists = new MasterLists({ journal, id: options.id, rpc: () => this.addresses.rpc });
+    this.#lists = new MasterLists({
+      journal,
+      id: options.id,
+      leads: () => core.leads,
+      rpc: () => this.addresses.rpc,
+    });
     this.#workers = new WorkerService({
       core,
       registry: this.#registry,
@@ -445,6 +450,7 @@ export class Master {
     this.#leading = true;
     this.#leaderClock.begin(namespace.nowMs);
     this.#registry.beginTerm(journal.status().term);
+    this.#lists.refresh();
     this.#workers.pushRole();
     this.#workers.pushMounts();
     // One that stood by for a while knows the workers already: they report to all masters.

@@ -331,9 +331,10 @@ test("who listens to a standby hears of each new leader at once, and of nothing 
   await using standby = await Standby.start();
   const heard: string[] = [];
   const listening = (async () => {
-    for await (const { self, leader, term, masters } of standby.master.handlers.masters({}, standby.context)) {
+    for await (const { self, leader, term, masters, leads } of standby.master.handlers.masters({}, standby.context)) {
+      const members = masters.map(({ id, rpc }) => `${id}@${rpc}`).join(" ");
       heard.push(
-        `${self}: ${leader ?? "nobody"} leads in ${term} of ${masters.map(({ id, rpc }) => `${id}@${rpc}`).join(" ")}`,
+        `${self}: ${leader ?? "nobody"} leads in ${term} of ${members}${leads === true ? ", and answers" : ""}`,
       );
     }
   })();
@@ -346,7 +347,12 @@ test("who listens to a standby hears of each new leader at once, and of nothing 
   await standby.clock.advance(0);
   await standby.clock.advance(2000);
   const all = "of m1@m1:7070 m2@m2:7070";
-  assert.deepEqual(heard, [`m2: m1 leads in 3 ${all}`, `m2: nobody leads in 4 ${all}`, `m2: m2 leads in 5 ${all}`]);
+  assert.deepEqual(heard, [
+    `m2: m1 leads in 3 ${all}`,
+    `m2: nobody leads in 4 ${all}`,
+    `m2: m2 leads in 5 ${all}`,
+    `m2: m2 leads in 5 ${all}, and answers`,
+  ]);
   standby.ending.abort();
   await listening;
 });

@@ -37,6 +37,8 @@ export class Master {
   /** What it knows of who leads; its own leadership included. */
   knows: { readonly leader: Master | undefined; readonly term: number } = { leader: undefined, term: 0 };
   asked = 0;
+  /** A leader that was elected and does not answer as one yet. */
+  takesOver = false;
   /** Runs at a leader when a request was applied and is not answered yet. */
   onApplied: () => Promise<void> | void = () => {};
   readonly #ledger: Ledger;
@@ -103,6 +105,7 @@ export class Master {
           const details = leader === undefined ? { term } : { leader: leader.address, term };
           throw new HeadpondError("not-leader", `${this.id} does not lead`, { details });
         }
+        if (this.takesOver) throw new HeadpondError("overloaded", "takes over", { details: { retryAfterMs: 5 } });
         if (term < this.#ledger.term) throw new HeadpondError("unknown-outcome", `${this.id} has lost the lead`);
         const index = this.#ledger.apply(request.key, request.text);
         await this.onApplied();
@@ -129,7 +132,8 @@ export class Master {
   #list(): MasterList {
     const { leader, term } = this.knows;
     const masters = this.#ledger.members.map(({ id, address }) => ({ id, rpc: address, voter: true }));
-    return { self: this.id, term, ...(leader === undefined ? {} : { leader: leader.id }), masters };
+    const leads = leader === this && !this.takesOver ? { leads: true } : {};
+    return { self: this.id, term, ...(leader === undefined ? {} : { leader: leader.id }), masters, ...leads };
   }
 }
 

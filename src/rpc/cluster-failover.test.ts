@@ -34,6 +34,23 @@ test("after a kill the next change is acknowledged a round trip after the electi
   assert.deepEqual(ledger.log, ["first", "next"]);
 });
 
+test("a leader that takes long to take over is asked again the moment it has, and not much before", async () => {
+  await using ledger = await Ledger.start(3);
+  const client = await warm(ledger);
+  await ledger.master(1).kill();
+  const next = change(client, "next");
+  await ledger.clock.advance(450);
+  const elected = ledger.master(3);
+  elected.takesOver = true;
+  ledger.elect(elected);
+  await ledger.clock.advance(700);
+  const asked = elected.asked;
+  assert.ok(asked <= 12, `asked ${asked} times`);
+  elected.takesOver = false;
+  elected.changed();
+  assert.ok((await ledger.settle(next, 1000)) <= afterNewsMs);
+});
+
 test("a leader that hangs keeps nobody waiting once another one leads, though its connections stay", async () => {
   await using ledger = await Ledger.start(3);
   const client = await warm(ledger);

@@ -16,7 +16,7 @@ export class MasterDirectory {
   #membersTerm = -1;
   #term = -1;
   #leader: string | undefined;
-  #leaderId: string | undefined;
+  #readyTerm = -1;
   /** Who said that it does not lead, and in which term: claims that are older mean nothing. */
   #denied: { readonly address: string; readonly term: number } | undefined;
   /** The addresses under which masters have answered, by id: one that was given may differ from the one that they tell. */
@@ -37,8 +37,9 @@ export class MasterDirectory {
     return this.#leader;
   }
 
-  get leaderId(): string | undefined {
-    return this.#leaderId;
+  /** The last term whose leader said that it has taken over. */
+  get readyTerm(): number {
+    return this.#readyTerm;
   }
 
   /** Whether a leader has said who the masters are. */
@@ -60,10 +61,11 @@ export class MasterDirectory {
   note(from: string, list: MasterList): boolean {
     this.#reachedAt.set(list.self, from);
     this.#noteMembers(list);
-    const { leader, term } = list;
+    const { leader, term, leads } = list;
     if (leader === undefined) return false;
+    if (leads === true) this.#readyTerm = Math.max(this.#readyTerm, term);
     const address = this.#members.get(leader);
-    return address !== undefined && this.#claim(address, term, leader);
+    return address !== undefined && this.#claim(address, term);
   }
 
   /** A master refused a request and named the one that leads, with its term if it gave one. True: it is believed, and new. */
@@ -74,7 +76,7 @@ export class MasterDirectory {
       this.#leader = address;
       return true;
     }
-    return this.#claim(address, term, undefined);
+    return this.#claim(address, term);
   }
 
   /** The master at `address` says that it does not lead in `term`. True: so nobody is known to lead. */
@@ -83,7 +85,6 @@ export class MasterDirectory {
     if (term !== undefined && term < this.#term) return false;
     this.#denied = { address, term: Math.max(term ?? this.#term, this.#term) };
     this.#leader = undefined;
-    this.#leaderId = undefined;
     return true;
   }
 
@@ -116,7 +117,7 @@ export class MasterDirectory {
     }
   }
 
-  #claim(address: string, term: number, id: string | undefined): boolean {
+  #claim(address: string, term: number): boolean {
     if (term < this.#term) return false;
     if (this.#denied !== undefined) {
       if (term < this.#denied.term || (term === this.#denied.term && address === this.#denied.address)) return false;
@@ -125,7 +126,6 @@ export class MasterDirectory {
     const isNew = term !== this.#term || this.#leader !== address;
     this.#term = term;
     this.#leader = address;
-    this.#leaderId = id ?? this.#leaderId;
     return isNew;
   }
 }

@@ -130,11 +130,13 @@ export class MasterGroup {
     this.#target = addresses[(addresses.indexOf(asked) + 1) % addresses.length] as string;
   }
 
-  /** Waits so long at most: less when another one leads than at the call (true), or the signal fires. */
+  /** Waits so long at most: less when another one leads than at the call, or has taken over (true), or the signal fires. */
   async untilLeader(waitMs: number, signal: AbortSignal | undefined): Promise<boolean> {
-    const { leader, term } = this.directory;
+    const { directory } = this;
+    const { leader, term, readyTerm } = directory;
     const isNew = (): boolean =>
-      this.directory.leader !== undefined && (this.directory.term !== term || this.directory.leader !== leader);
+      directory.leader !== undefined &&
+      (directory.term !== term || directory.leader !== leader || directory.readyTerm !== readyTerm);
     await this.#until(isNew, waitMs, signal);
     return isNew();
   }
