@@ -4,7 +4,7 @@
  */
 
 import { randomUUID } from "node:crypto";
-import { rm } from "node:fs/promises";
+import { rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ClusterStatus } from "../base/cluster.ts";
@@ -164,6 +164,16 @@ export class MasterGroup {
   /** Takes its disk away. It must not run. */
   async wipe(node: MasterNode): Promise<void> {
     await rm(node.directory, { recursive: true, force: true });
+  }
+
+  /** Puts its disk aside, until `restore` brings it back in place of the one that it has then. It must not run. */
+  async hide(node: MasterNode): Promise<void> {
+    await rename(node.directory, `${node.directory}.away`);
+  }
+
+  async restore(node: MasterNode): Promise<void> {
+    await this.wipe(node);
+    await rename(`${node.directory}.away`, node.directory);
   }
 
   /**

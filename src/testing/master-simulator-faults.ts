@@ -4,11 +4,11 @@
  * count, a majority keeps its disks.
  */
 
-import { type HeadpondError, toHeadpondError } from "../base/errors.ts";
+import type { HeadpondError } from "../base/errors.ts";
 import type { Random } from "../base/random.ts";
 import type { MemberChange } from "../journal/journal.ts";
 import type { SimulatedClient } from "./master-simulator-client.ts";
-import type { Machine } from "./master-simulator-machine.ts";
+import { asOurs, type Machine } from "./master-simulator-machine.ts";
 import type { MasterOracle } from "./master-simulator-oracle.ts";
 import type { Profile } from "./master-simulator-profile.ts";
 import type { SimNetwork } from "./sim-network.ts";
@@ -26,6 +26,8 @@ export type MasterFaultsOptions = {
   readonly clients: SimulatedClient[];
   readonly profile: Profile;
   readonly newClient: () => void;
+  /** As the configuration files of the masters have them for ever. */
+  readonly founders: () => Readonly<Record<string, string>>;
 };
 
 export class MasterFaults {
@@ -71,7 +73,7 @@ export class MasterFaults {
       this.counts.resets += network.reset(0.3);
     });
     often(p.killMs, () => this.#kill(this.#any(0.5)));
-    often(p.powerMs, () => this.#losePower(random.chance(0.1) ? [...machines] : [this.#any(0.4)]));
+    often(p.powerMs, () => this.#losePower(random.chance(p.powerOfAll) ? [...machines] : [this.#any(0.4)]));
     often(p.pauseMs, () => this.#pause());
     often(p.hangMs, () => this.#hang());
     often(p.flushFailsMs, () => {
@@ -281,9 +283,28 @@ export class MasterFaults {
   #replace(machine: Machine): void {
     const { world, oracle } = this.#options;
     const before = machine.id;
-    const comesBackAs = `m${++this.#ids}`;
+    const isMistaken = this.#random.chance(this.#options.profile.comesBackUnderItsName);
+    const comesBackAs = isMistaken ? before : `m${++this.#ids}`;
     world.note(`the disk of ${before} is lost, ${comesBackAs} comes in its place`);
     this.#lost.add(before);
+    machine.isSpoilt = isMistaken;
+    void machine
+      .losePower()
+      .then(() => machine.wipe(comesBackAs))
+      .then(() => machine.format(isMistaken ? this.#options.founders() : undefined))
+      .then(() => {
+        oracle.wiped(machine);
+        this.#startLater(machine);
+      });
+    // The operator notices, and does what the masters tell him.
+    if (isMistaken) world.events.after(this.#random.between(500, 3000), () => this.#giveNewName(machine));
+  }
+
+  #giveNewName(machine: Machine): void {
+    const { oracle, world } = this.#options;
+    this.#lost.add(machine.id);
+    const comesBackAs = `m${++this.#ids}`;
+    world.note(`${machine.id} is ${comesBackAs} from now on`);
     machine.isSpoilt = false;
     void machine
       .losePower()
@@ -315,7 +336,9 @@ export class MasterFaults {
     const leader = this.#leader();
     if (leader?.journal === undefined || this.#isChanging) return;
     const members = leader.journal.cluster.members();
-    const outside = machines.filter(({ id, isUp }) => isUp && !members.some((member) => member.id === id));
+    const outside = machines.filter(
+      ({ id, isUp, isSpoilt }) => isUp && !isSpoilt && !members.some((member) => member.id === id),
+    );
     if (random.chance(0.5) && outside.length > 0 && members.length < profile.size + 2) {
       const { id, peerAddress: address } = random.pick(outside);
       this.#ask(leader, { kind: "add", id, address });
@@ -347,7 +370,7 @@ export class MasterFaults {
     journal.cluster.changeMembers(change, patience.signal).then(
       () => end("done"),
       (error: unknown) => {
-        const { code, message } = toHeadpondError(error);
+        const { code, message } = asOurs(error);
         end(`${code} ${message}`);
       },
     );
@@ -381,7 +404,9 @@ export class MasterFaults {
       return;
     }
     if (members.length >= profile.size) return;
-    const fresh = machines.find(({ id, isUp }) => isUp && !members.some((member) => member.id === id));
+    const fresh = machines.find(
+      ({ id, isUp, isSpoilt }) => isUp && !isSpoilt && !members.some((member) => member.id === id),
+    );
     if (fresh !== undefined) this.#ask(leader, { kind: "add", id: fresh.id, address: fresh.peerAddress });
   }
 }

@@ -4,7 +4,7 @@
  * simulated.
  */
 
-import { HeadpondError, toHeadpondError } from "../base/errors.ts";
+import { errorFromDocument, HeadpondError, toHeadpondError } from "../base/errors.ts";
 import type { ClusterId, MasterId } from "../base/ids.ts";
 import { Random } from "../base/random.ts";
 import type { LogFields, Logger } from "../io/logger.ts";
@@ -118,7 +118,7 @@ export class Machine {
       directory,
       clusterId,
       segmentBytes: this.#options.segmentBytes,
-      raft: { id: this.#id, incarnation, founders },
+      raft: { id: this.#id, incarnation, founders: founders?.[this.#id] === undefined ? undefined : founders },
     });
   }
 
@@ -160,7 +160,7 @@ export class Machine {
     const disk = new SimDisk({ disk: this.disk, process, troubles: this.troubles });
     const door = network.at(host, process);
     const random = new Random(world.random.uint32());
-    const end = (reason: unknown): void => this.#ended(process, toHeadpondError(reason));
+    const end = (reason: unknown): void => this.#ended(process, asOurs(reason));
     let life: MasterLife;
     try {
       const namespace = new parts.Namespace({ store: this.#state.open(disk), backgroundFlush: false });
@@ -215,7 +215,7 @@ export class Machine {
       watchApplies(namespace, () => this.#options.onApplied(this, life));
     } catch (error) {
       process.kill();
-      this.#options.onEnd(this, toHeadpondError(error));
+      this.#options.onEnd(this, asOurs(error));
       return;
     }
     this.#life = life;
@@ -281,6 +281,12 @@ export class Machine {
     };
     return logger;
   }
+}
+
+/** An error of ours, also one of a copy of the sources. */
+export function asOurs(error: unknown): HeadpondError {
+  const isOfCopy = error instanceof Error && error.name === "HeadpondError" && !(error instanceof HeadpondError);
+  return isOfCopy ? errorFromDocument((error as HeadpondError).toJSON()) : toHeadpondError(error);
 }
 
 /** Tells after each apply, for oracles that compare states. */

@@ -28,12 +28,16 @@ export function drawProfile(random: Random) {
     resetMs: every(0.4, 500, 3000),
     killMs: every(0.7, 500, 2000, 5000),
     powerMs: every(0.6, 1000, 4000),
+    /** Part of the power failures that hit all machines at once. */
+    powerOfAll: random.pick([0, 0.1, 0.3]),
     downMs: random.pick([5, 50, 400, 2000, 6000]),
     pauseMs: every(0.6, 800, 3000),
     hangMs: every(0.4, 2000, 6000),
     flushFailsMs: every(0.25, 4000),
     fullMs: every(0.25, 5000),
     wipeMs: every(0.4, 4000, 8000),
+    /** Whether a master whose disk was lost is started with an empty one first as if it were the same. */
+    comesBackUnderItsName: random.pick([0, 0, 0.5]),
     rotMs: every(0.2, 4000),
     changeMs: every(0.5, 1000, 4000),
     transferMs: every(0.5, 500, 3000),

@@ -48,7 +48,7 @@ export type MasterSimulationResult = {
   readonly counts: Readonly<Record<string, number>>;
 };
 
-const healMs = 30_000;
+const healMs = 20_000;
 const spareMachines = 2;
 
 export async function simulateMasters(options: MasterSimulationOptions): Promise<MasterSimulationResult> {
@@ -67,6 +67,7 @@ class MasterSimulation {
   readonly #history = new History<PathInput, PathOutput>();
   readonly #faults: MasterFaults;
   readonly #clientCounts: ClientCounts = { returned: 0, unknown: 0, refused: 0, reads: 0, standbyReads: 0 };
+  #founders: Readonly<Record<string, string>> = {};
   #values = 0;
   #clientNames = 0;
 
@@ -85,6 +86,7 @@ class MasterSimulation {
       clients: this.#clients,
       profile: this.#profile,
       newClient: () => this.#addClient(),
+      founders: () => this.#founders,
     });
   }
 
@@ -132,8 +134,8 @@ class MasterSimulation {
       this.#machines.push(machine);
     }
     const founders = this.#machines.slice(0, size);
-    const addresses = Object.fromEntries(founders.map((machine) => [machine.id, machine.peerAddress]));
-    for (const machine of this.#machines) await machine.format(founders.includes(machine) ? addresses : undefined);
+    this.#founders = Object.fromEntries(founders.map((machine) => [machine.id, machine.peerAddress]));
+    for (const machine of this.#machines) await machine.format(founders.includes(machine) ? this.#founders : undefined);
     for (const machine of this.#machines) this.#world.events.after(this.#random.between(0, 50), () => machine.start());
     for (let i = 0; i < this.#profile.clients; i++) this.#addClient();
     this.#faults.begin();
