@@ -66,6 +66,12 @@ export class MasterNode {
     }
   }
 
+  /** What `/readyz` says. */
+  async readiness(): Promise<{ readonly status: number; readonly text: string }> {
+    const response = await fetch(`http://${this.http}/readyz`, { signal: AbortSignal.timeout(2 * askTimeoutMs) });
+    return { status: response.status, text: (await response.text()).trim() };
+  }
+
   /** SIGKILL, and its end. */
   async kill(): Promise<void> {
     await this.process?.stop("SIGKILL");
@@ -113,7 +119,7 @@ export class MasterGroup {
   }
 
   /** Starts a master that does not run; with what it has on its disk. */
-  async start(node: MasterNode, args: readonly string[] = []): Promise<void> {
+  async start(node: MasterNode, args: readonly string[] = [], readyTimeoutMs?: number): Promise<void> {
     const { directory, master, journal, raft, environment = process.env, prefix } = this.#options;
     const isFounder = this.#founders[node.id] !== undefined;
     node.role = await startConfiguredRole(
@@ -152,12 +158,14 @@ export class MasterGroup {
   }
 
   /** A new master, which joins; `replace`: the id of a dead one that it takes the place of. Resolves when it is what it shall be. */
-  async join(options: { readonly replace?: string; readonly learner?: boolean } = {}): Promise<MasterNode> {
+  async join(
+    options: { readonly replace?: string; readonly learner?: boolean; readonly readyTimeoutMs?: number } = {},
+  ): Promise<MasterNode> {
     const seeds = this.addresses.join(",");
     const node = await this.addNode();
     const { replace, learner } = options;
     const args = [...(replace === undefined ? [] : ["--replace", replace]), ...(learner === true ? ["--learner"] : [])];
-    await this.start(node, ["--join", seeds, ...args]);
+    await this.start(node, ["--join", seeds, ...args], options.readyTimeoutMs);
     return node;
   }
 
