@@ -143,7 +143,7 @@ export const masterMutations: readonly MasterMutation[] = [
     edits: [
       edit("journal/snapshot-receiver", "await file.datasync();\n          return readFinish", "return readFinish"),
     ],
-    profile: { ...checkpointsAreSent, checkpointEveryEntries: 150, powerMs: 250, downMs: 800 },
+    profile: { ...checkpointsAreSent, checkpointEveryEntries: 100_000, checkpointMs: 150, wipeMs: 500, downMs: 100 },
   },
   {
     name: "a checkpoint is installed without beginning the log anew",
