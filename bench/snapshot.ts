@@ -18,6 +18,7 @@ const directoryCount = 1000;
 /** Creates that are under way at once; beyond, those that are due wait, and their latency shows it. */
 const underWayMax = 20_000;
 const beatMs = 5;
+const joinTimeoutMs = 600_000;
 /** Of a segment of the log. */
 const segmentBytes = 64 * MiB;
 
@@ -49,7 +50,7 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
     const quiet = rate.reset();
     note("a new master joins");
     const began = performance.now();
-    const joined = await group.join();
+    const joined = await group.join({ readyTimeoutMs: joinTimeoutMs });
     const joinSeconds = (performance.now() - began) / 1000;
     const during = rate.reset();
     await rate.stop();

@@ -51,7 +51,8 @@ export class RaftWriter {
 
   /** Runs `task` after all that was given; what is given meanwhile is written afterwards. */
   async pausedFor(task: () => Promise<void>): Promise<void> {
-    await this.drained();
+    // Nothing may begin between the last look and the hold, so this is not left to `drained`.
+    while (this.#running !== undefined) await this.#running;
     this.#held = true;
     try {
       await task();

@@ -147,6 +147,7 @@ export class MasterGroup {
         args,
         prefix: prefix?.(node.index) ?? [],
         onSpawn: (process) => (node.process = process),
+        ...(readyTimeoutMs === undefined ? {} : { readyTimeoutMs }),
       },
     );
   }
