@@ -29,6 +29,8 @@ const pairs = 12;
 const operationsPerPair = 300;
 const changeTimeoutMs = 4000;
 const readTimeoutMs = 4000;
+/** Of a read that only one master may answer, which may be dead: it must not keep its lane from the others. */
+const pinnedReadTimeoutMs = 300;
 const pauseMsMax = 12;
 /** How a call may end while masters come and go, beside the answers of the model. */
 const allowedCodes = new Set<ErrorCode>([
@@ -142,8 +144,9 @@ export class HistoryClients {
     const dice = this.#random.float();
     const id = this.#ids[this.#random.between(0, this.#ids.length - 1)] as string;
     const from = dice < 0.5 ? "leader" : dice < 0.8 ? "any" : { master: id };
+    const timeoutMs = typeof from === "string" ? readTimeoutMs : pinnedReadTimeoutMs;
     await this.#call(name, { kind: "stat", path }, async () => {
-      const { version, attributes } = await client.stat(path, { from, timeoutMs: readTimeoutMs });
+      const { version, attributes } = await client.stat(path, { from, timeoutMs });
       this.#versions.set(path, version);
       return { code: "ok", version, value: attributes["v"] ?? "" };
     });
