@@ -44,14 +44,7 @@ export class RaftApplier<Result> {
   apply(entries: readonly LoggedEntry[]): void {
     assert(this.#running === undefined, "the entries given before are applied first");
     if (this.#closed) return;
-    const { sliceEntries } = this.#options;
-    if (entries.length <= sliceEntries && this.#sliceEnd(entries, 0) === entries.length) {
-      if (this.#applySlice(entries)) this.#done(entries);
-      return;
-    }
-    this.#running = this.#run(entries).finally(() => {
-      this.#running = undefined;
-    });
+    this.#running = this.#run(entries);
   }
 
   async drained(): Promise<void> {
@@ -65,15 +58,19 @@ export class RaftApplier<Result> {
   }
 
   async #run(entries: readonly LoggedEntry[]): Promise<void> {
-    for (let from = 0; from < entries.length; ) {
-      if (from > 0) await this.#options.clock.nextTurn();
-      if (this.#closed) return;
+    let from = 0;
+    for (;;) {
       const to = this.#sliceEnd(entries, from);
-      if (!this.#applySlice(entries.slice(from, to))) return;
+      if (!this.#applySlice(from === 0 && to === entries.length ? entries : entries.slice(from, to))) break;
       from = to;
+      if (from === entries.length) break;
+      await this.#options.clock.nextTurn();
+      if (this.#closed) break;
     }
+    // Also after a single slice: only then `apply` has taken down that this runs.
+    await Promise.resolve();
     this.#running = undefined;
-    this.#done(entries);
+    if (from === entries.length) this.#done(entries);
   }
 
   /** Up to the next multiple at most. */

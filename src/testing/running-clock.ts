@@ -27,7 +27,12 @@ export class RunningClock extends ManualClock {
       if (!this.#running) return;
       this.advance(1).then(
         () => this.#run(),
-        () => {},
+        (error: unknown) => {
+          // Nobody waits for it; a clock that stood still in silence would hang whoever waits for the time.
+          setImmediate(() => {
+            throw error;
+          });
+        },
       );
     });
   }
