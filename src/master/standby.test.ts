@@ -409,3 +409,51 @@ test("after a checkpoint was taken over, watches of before are told that changes
   await standby.namespace.reset(undefined);
   await rejects;
 });
+
+/** A worker that attaches to the standby and has reported that it holds nothing; the orders that it gets, each as a word or two. */
+async function attachWorker(standby: Standby): Promise<string[]> {
+  const orders: string[] = [];
+  const address = { id: "w1" as never, place: "a/b/c/d" as never, data: "h:1", http: "h:2", gateways: {} };
+  const incarnation = "incarnation-1";
+  const { attachWorker: attach, reportHoldings } = standby.master.handlers;
+  const attached = (async () => {
+    for await (const order of attach({ address, incarnation, capacityBytes: 1, version: "1" }, standby.context)) {
+      if (order.kind === "welcome") orders.push(`welcome: ${order.leader ? "leads" : "stands by"} in ${order.term}`);
+      else if (order.kind === "masters") orders.push(`masters: ${order.list.leader ?? "nobody"} in ${order.list.term}`);
+      else if (order.kind === "workers") orders.push(`workers: ${order.list.workers.map(({ id }) => id).join(" ")}`);
+      else orders.push(order.kind);
+    }
+  })();
+  attached.catch(() => {});
+  await standby.clock.advance(0);
+  const workerId = address.id;
+  await reportHoldings({ workerId, incarnation, sequence: 0, full: true, last: true, holdings: [] }, standby.context);
+  await standby.clock.advance(0);
+  return orders;
+}
+
+test("a master that stood by for a while gives the workers their list the moment it leads; before, it orders nothing", async () => {
+  await using standby = await Standby.start();
+  const orders = await attachWorker(standby);
+  await standby.clock.advance(1000);
+  assert.deepEqual(orders.splice(0), ["welcome: stands by in 3", "masters: m1 in 3"]);
+  standby.journal.setLeader("m2", 4);
+  await standby.clock.advance(0);
+  assert.deepEqual(
+    orders.splice(0).filter((order) => !order.startsWith("masters")),
+    ["welcome: leads in 4", "mounts", "workers: w1"],
+  );
+  standby.journal.setLeader("m1", 5);
+  await standby.clock.advance(0);
+  assert.deepEqual(orders.splice(0).sort(), ["masters: m1 in 5", "welcome: stands by in 5"]);
+});
+
+test("a master that leads as soon as it has started waits until workers had time to come", async () => {
+  await using standby = await Standby.start({ settleMs: 1000 });
+  standby.journal.setLeader("m2", 4);
+  const orders = await attachWorker(standby);
+  await standby.clock.advance(900);
+  assert.equal(orders.includes("workers: w1"), false);
+  await standby.clock.advance(100);
+  assert.equal(orders.includes("workers: w1"), true);
+});

@@ -174,6 +174,20 @@ test("an old leader that is cut off from the others is left, although it answers
   assert.equal(ledger.master(1).asked, asked, "nobody asks it any more");
 });
 
+test("a client that strayed from its leader to a standby that hangs comes back in a moment", async () => {
+  await using ledger = await Ledger.start(3);
+  const client = await warm(ledger);
+  ledger.master(2).hang();
+  ledger.master(1).onApplied = () => {
+    ledger.master(1).onApplied = () => {};
+    ledger.network.cut("client", "m1");
+    return new Promise(() => {});
+  };
+  const next = change(client, "next");
+  assert.ok((await ledger.settle(next, 3000)) <= quietMs + 200);
+  assert.deepEqual(await next, { index: 2 });
+});
+
 test("a master that still names the old leader is not believed", async () => {
   await using ledger = await Ledger.start(3);
   const client = await warm(ledger, { seeds: ["m2", "m1"] });

@@ -201,7 +201,11 @@ export class MasterGroup {
   #onQuiet(address: string): void {
     if (this.#closed) return;
     this.listen();
-    if (address === this.#target) return;
+    const { leader } = this.directory;
+    if (address === this.#target) {
+      if (leader === undefined || leader === address) return;
+      this.#target = leader;
+    }
     this.rest(address);
     this.#clients.get(address)?.retreat(`no sign of life from ${address}`);
   }
