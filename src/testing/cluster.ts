@@ -125,6 +125,8 @@ export async function withCluster<T>(
 
 export type TestMasters = Pick<TestCluster, "directory" | "workers" | "run" | "json"> & {
   readonly masters: MasterGroup;
+  /** As `run`, of what must succeed: what it wrote to stdout. */
+  ok(...args: readonly string[]): Promise<string>;
   /** Starts one more worker, which knows all masters. */
   startWorker(): Promise<StartedRole>;
 };
@@ -167,7 +169,12 @@ export async function withMasters<T>(
     for (let index = 0; index < (options.workers ?? 0); index++) await startWorker();
     const run = (...args: readonly string[]): Promise<CliResult> =>
       runCli([...args, "--masters", masters.addresses.join(",")], directory);
-    return await use({ directory, masters, workers, startWorker, run, json: jsonOf(run) });
+    const ok = async (...args: readonly string[]): Promise<string> => {
+      const { code, stdout, stderr } = await run(...args);
+      if (code !== 0) throw new Error(`headpond ${args.join(" ")} ended with ${code}: ${stdout}${stderr}`);
+      return stdout;
+    };
+    return await use({ directory, masters, workers, startWorker, run, ok, json: jsonOf(run) });
   } finally {
     await Promise.all([masters.close(), ...workers.map((role) => role.process.stop("SIGKILL"))]);
     await rm(directory, { recursive: true, force: true });
