@@ -83,8 +83,9 @@ export class PacedCopier {
     const buffers = [alignedBuffer(pieceBytes), alignedBuffer(pieceBytes)] as const;
     const pieces = piecesOf(runs, pieceBytes);
     const load = async (buffer: Buffer): Promise<Piece | undefined> => {
-      const { value } = pieces.next();
-      if (value === undefined) return undefined;
+      const next = pieces.next();
+      if (next.done === true) return undefined;
+      const { value } = next;
       const bytes = buffer.subarray(0, value.length);
       await readFully(from, bytes, value.position);
       if (value.position === 0) bytes.set(head);
@@ -140,7 +141,7 @@ const zeros = new Uint8Array(MiB);
 function* piecesOf(
   runs: PacedCopyRequest["runs"],
   pieceBytes: number,
-): Generator<{ position: number; length: number }> {
+): Generator<{ position: number; length: number }, void> {
   for (const [position, length] of runs) {
     assert(position % directAlignmentBytes === 0, `a run begins at ${position}, which is no multiple of 4096`);
     for (let done = 0; done < length; done += pieceBytes) {
