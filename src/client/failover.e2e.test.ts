@@ -114,7 +114,7 @@ async function fail(
   return leader;
 }
 
-test("writers lose and repeat nothing while leaders are killed", { timeout: 120_000 }, async (t) => {
+test("writers lose and repeat nothing while leaders are killed", { timeout: 300_000 }, async (t) => {
   await withWriters(async (cluster, writers) => {
     for (let round = 0; round < 4; round++) {
       const killed = await fail(cluster, writers, (node) => node.kill());
@@ -125,7 +125,7 @@ test("writers lose and repeat nothing while leaders are killed", { timeout: 120_
   });
 });
 
-test("writers lose and repeat nothing while leaders are stopped and thawed", { timeout: 120_000 }, async (t) => {
+test("writers lose and repeat nothing while leaders are stopped and thawed", { timeout: 300_000 }, async (t) => {
   await withWriters(async (cluster, writers) => {
     for (let round = 0; round < 4; round++) {
       const stopped = await fail(cluster, writers, (node) => node.pause());
@@ -136,7 +136,7 @@ test("writers lose and repeat nothing while leaders are stopped and thawed", { t
   });
 });
 
-test("no request fails and nothing is lost or repeated while leaders hand over", { timeout: 120_000 }, async (t) => {
+test("no request fails and nothing is lost or repeated while leaders hand over", { timeout: 300_000 }, async (t) => {
   await withWriters(async (cluster, writers) => {
     await using operator = connect({ masters: cluster.masters.addresses });
     for (let round = 0; round < 6; round++) {
@@ -150,7 +150,7 @@ test("no request fails and nothing is lost or repeated while leaders hand over",
   });
 });
 
-test("a watch sees every change once, in order, while leaders are killed", { timeout: 120_000 }, async () => {
+test("a watch sees every change once, in order, while leaders are killed", { timeout: 300_000 }, async () => {
   await withWriters(async (cluster, writers) => {
     await using watcher = connect({ masters: cluster.masters.addresses.slice(1) });
     const ending = new AbortController();
@@ -181,7 +181,7 @@ test("a watch sees every change once, in order, while leaders are killed", { tim
 });
 
 test("reads go to all masters, each says how new it is, and none is older than what was acknowledged", {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async () => {
   await withMasters(3, async (cluster) => {
     await using client = connect({ masters: cluster.masters.addresses.slice(0, 1) });
@@ -215,7 +215,7 @@ test("reads go to all masters, each says how new it is, and none is older than w
 });
 
 test("a new leader knows all workers and what they hold in its first answer; a new master does soon", {
-  timeout: 180_000,
+  timeout: 300_000,
 }, async () => {
   await withMasters(
     3,

@@ -44,10 +44,6 @@ export class MastersWatch {
     this.#limits = { ...mastersWatchLimits, ...options.limits };
   }
 
-  get addresses(): readonly string[] {
-    return [...this.#watched.keys()];
-  }
-
   /** Listens to these and no others. */
   watch(addresses: readonly string[]): void {
     if (this.#closed) return;
