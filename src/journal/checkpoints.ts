@@ -70,6 +70,8 @@ export class Checkpoints {
       }
     }
     this.#known = found.sort((a, b) => a.index - b.index);
+    // A killed process may have named one and not made the name durable: from here on the log may be cut because of it.
+    await this.#disk.syncDirectory(this.#directory);
     for (const name of names) if (!used.has(name)) await this.#disk.removeTree(`${this.#directory}/${name}`);
   }
 

@@ -52,6 +52,8 @@ export async function openRaftPlace(options: RaftRecoveryOptions): Promise<RaftP
       `${directory}: this journal belongs to cluster ${meta.clusterId}, not ${clusterId}`,
     );
   }
+  // What a killed process named may not have its name for good; promises are built on it from here on.
+  await disk.syncDirectory(directory);
   const file = await readIdentity(disk, directory);
   if (file === undefined) {
     throw new HeadpondError(

@@ -366,3 +366,34 @@ test("a witness that a crash lost is no damage: it was never durable, whatever c
     await again.close();
   }
 });
+
+test("power that fails after a process was killed loses nothing that the next process had read", async () => {
+  const random = new Random(seed);
+  let rolls = 0;
+  for (let round = 0; round < 200; round++) {
+    const real = new MemoryDisk();
+    await create(real);
+    const first = mortalDisk(real, random.between(150, 400));
+    try {
+      const wal = await open(first.disk);
+      for (let index = 1; ; index++) await appendAll(wal, [entry(index, 1, random.between(100, 1500))]);
+    } catch {
+      // Killed: what it had written is in the page cache.
+    }
+    await first.kill();
+    const second = mortalDisk(real);
+    const wal = await open(second.disk);
+    const { lastIndex } = wal;
+    for (let n = random.between(0, 8); n > 0; n--) {
+      await appendAll(wal, [entry(wal.lastIndex + 1, 1, random.between(100, 1500))]);
+      rolls++;
+    }
+    const killed = second.kill();
+    real.crash({ random });
+    await killed;
+    const again = await open(real);
+    assert.ok(again.lastIndex >= lastIndex, `round ${round}: ${again.lastIndex} of ${lastIndex} entries`);
+    await again.close();
+  }
+  assert.ok(rolls > 100);
+});

@@ -122,8 +122,10 @@ export class Wal {
     for (let at = state.tail.offset; at < state.tornEnd; at += MiB) {
       await file.write(new Uint8Array(Math.min(MiB, state.tornEnd - at)), at);
     }
-    // What a killed process wrote may be in the page cache only; from here on it counts as durable.
+    // What a killed process wrote, maybe just before it went on in the last segment, may be in the page cache only; now it counts as durable.
     await file.datasync();
+    const before = state.segments.at(-2);
+    if (before !== undefined) await writeThrough(disk, before.path, new Uint8Array(0), 0);
     for (const path of state.voidPaths) await disk.unlink(path);
     await disk.syncDirectory(directory);
     await spares.open();
