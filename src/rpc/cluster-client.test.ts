@@ -163,6 +163,28 @@ test("a change that may have happened is not repeated unless the caller allows i
   assert.deepEqual(cluster.done, ["again", "again"]);
 });
 
+test("a refusal does not tell what became of an earlier attempt", async () => {
+  await using cluster = await TestCluster.start(1);
+  await using client = clusterClient(cluster.addresses);
+  for (const code of ["no-space", "under-store", "internal"] as const) {
+    let attempts = 0;
+    cluster.onAdd = () => {
+      throw new HeadpondError(attempts++ === 0 ? "unknown-outcome" : code, "the disk is full");
+    };
+    const twice = client.call(add, { to: "x", amount: 1 }, { retryUnknown: true });
+    await assert.rejects(twice, { code: "unknown-outcome", outcome: "unknown" });
+    // Without an earlier attempt it is what it says.
+    await assert.rejects(client.call(add, { to: "x", amount: 1 }, { retryUnknown: true }), { code, outcome: "none" });
+  }
+  // What the state says is the stored answer of the first attempt.
+  let attempts = 0;
+  cluster.onAdd = () => {
+    throw new HeadpondError(attempts++ === 0 ? "unknown-outcome" : "already-exists", "x");
+  };
+  const again = client.call(add, { to: "x", amount: 1 }, { retryUnknown: true });
+  await assert.rejects(again, { code: "already-exists", outcome: "none" });
+});
+
 test("a connection lost after the request was sent is an unknown outcome; before, it is tried elsewhere", async () => {
   await using cluster = await TestCluster.start(0);
   cluster.onAdd = async () => {

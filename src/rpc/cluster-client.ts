@@ -7,7 +7,7 @@
  * ends as `unknown-outcome`. Streams are opened at the leader, and are the caller's to open again once items have come.
  */
 
-import { HeadpondError, toHeadpondError } from "../base/errors.ts";
+import { type ErrorCode, HeadpondError, toHeadpondError } from "../base/errors.ts";
 import type { MasterList } from "../base/masters.ts";
 import { Random } from "../base/random.ts";
 import type { Clock } from "../io/clock.ts";
@@ -242,7 +242,8 @@ export class ClusterClient {
     if (this.#group.isClosed || isAborted(signal)) throw attempts.final(error, methodName);
     attempts.note(error);
     let waitMs = 0;
-    switch (error.code) {
+    const { code } = error;
+    switch (code) {
       case "not-leader":
         if (!this.#follow) throw error;
         this.#group.listen();
@@ -261,7 +262,8 @@ export class ClusterClient {
         waitMs = this.#moveOn(attempts, asked);
         break;
       default:
-        throw error;
+        // What the state answers is the answer of the first attempt, too. A master that could not even ask it knows nothing of that one.
+        throw error.retryable || isDefect(code) ? attempts.final(error, methodName) : error;
     }
     if (attempts.remainingMs() <= waitMs) throw attempts.final(error, methodName);
     if (waitMs > 0 && (await this.#group.untilLeader(waitMs, signal))) attempts.startAnew();
@@ -335,4 +337,8 @@ function clientClosed(): HeadpondError {
 
 function isAborted(signal: AbortSignal | undefined): boolean {
   return signal?.aborted === true;
+}
+
+function isDefect(code: ErrorCode): boolean {
+  return code === "internal" || code === "corrupt" || code === "cancelled";
 }
