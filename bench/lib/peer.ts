@@ -92,7 +92,12 @@ export const usualFailoverLoad = { lanes: 16, everyMs: 5, settleMs: 700, timeout
  * Runs the load, strikes once, and resolves when a write that began after the blow is acknowledged. The time counts from the
  * beginning of the blow, the write from its end: a disk may take a moment to hang.
  */
-export async function measureFailover(load: FailoverLoad, strike: () => unknown): Promise<FailoverResult> {
+export async function measureFailover(
+  load: FailoverLoad,
+  strike: () => unknown,
+  /** Just before the blow; its time does not count. */
+  prepare: () => Promise<void> = async () => {},
+): Promise<FailoverResult> {
   const { settleMs, timeoutMs } = load;
   let struckMs = Number.POSITIVE_INFINITY;
   const acknowledged = Promise.withResolvers<number>();
@@ -108,6 +113,7 @@ export async function measureFailover(load: FailoverLoad, strike: () => unknown)
   try {
     await pause(settleMs);
     const failedBefore = running.failed;
+    await prepare();
     const beganMs = performance.now();
     await strike();
     struckMs = performance.now();

@@ -368,7 +368,12 @@ function mountDisk(path: string): void {
 async function fillDisk(node: MasterNode): Promise<() => void> {
   const ballast = join(node.directory, "ballast");
   const { bavail, bsize } = statfsSync(node.directory);
-  writeFileSync(ballast, Buffer.alloc(bavail * bsize));
+  try {
+    writeFileSync(ballast, Buffer.alloc(bavail * bsize));
+  } catch (error) {
+    // The master took some of it meanwhile: it is full all the same.
+    if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+  }
   // What the master was about to make, it gives up.
   await sleep(300);
   return () => rmSync(ballast, { force: true });
