@@ -209,15 +209,20 @@ export class CachedFile {
 
   /**
    * Writes a block whose bytes were checked; `buffer` is a whole aligned buffer of which the block's length counts. Present
-   * when it resolves; durable some time after. Throws `no-space`.
+   * when it resolves; durable some time after. Not `direct`: into the page cache. Throws `no-space`.
    */
-  async commit(block: BlockIndex, buffer: Uint8Array, checksum: Uint8Array): Promise<void> {
+  async commit(
+    block: BlockIndex,
+    buffer: Uint8Array,
+    checksum: Uint8Array,
+    options: { readonly direct: boolean } = { direct: true },
+  ): Promise<void> {
     if (this.isGone) throw this.goneError();
     const { position, length } = blockRange(block, this.descriptor.sizeBytes, this.descriptor.blockSizeBytes);
     await this.#withHandles(async ({ buffered, direct }) => {
       try {
         // The end of a file is no multiple of the alignment: it goes through the page cache.
-        const file = length % directAlignmentBytes === 0 ? direct : buffered;
+        const file = options.direct && length % directAlignmentBytes === 0 ? direct : buffered;
         await file.write(buffer.subarray(0, length), position);
       } catch (error) {
         throw this.directory.writeFailed(error);

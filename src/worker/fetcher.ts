@@ -30,6 +30,8 @@ export type FetcherLimits = {
   readonly peerReadsMax: number;
   /** Blocks read back from the disk at once, to compare them with their checksums. */
   readonly diskReadsMax: number;
+  /** Blocks on their way to the disk past the page cache at once; while the disk has so many, others go through the page cache. */
+  readonly directWritesMax: number;
   /** Sources tried for one block before it counts as not to be had now. */
   readonly sourcesMax: number;
   /** How long a worker waits for a list of workers that a peer has and it has not. */
@@ -42,6 +44,7 @@ export const fetcherLimits: FetcherLimits = {
   originReadsMax: 8,
   peerReadsMax: 8,
   diskReadsMax: 2,
+  directWritesMax: 3,
   sourcesMax: 12,
   listWaitMs: 500,
   firstListWaitMs: 3000,
@@ -68,6 +71,8 @@ export type FetcherDependencies = {
   readonly peers: PeerClient;
   readonly origin: OriginDependencies;
   readonly limits: FetcherLimits;
+  /** Checked blocks that are written outside of the slot they were read in, so that the next one can be read meanwhile. */
+  readonly writesBesideMax: number;
   readonly events: FetcherEvents;
 };
 
@@ -86,6 +91,8 @@ export class Fetcher {
   readonly #peerSlots: Slots;
   readonly #diskSlots: Slots;
   readonly #originOnly = new Set<CachedFile>();
+  #directWrites = 0;
+  #writesBeside = 0;
   readonly #closing = new AbortController();
 
   constructor(dependencies: FetcherDependencies) {
@@ -310,11 +317,11 @@ export class Fetcher {
     const { members, peers, events, logger } = this.#deps;
     const address = members.address(worker);
     if (address === undefined) throw new HeadpondError("unavailable", `worker ${worker} is not in the list`);
-    await this.#peerSlots.run(
+    const stored = await this.#peerSlots.run(
       () => fill.urgency,
       this.#closing.signal,
       () =>
-        this.#withBuffer(fill, async (buffer) => {
+        this.#received(fill, async () => {
           fill.asking = worker;
           try {
             const claimed = await peers.readBlock(
@@ -333,8 +340,7 @@ export class Fetcher {
               events.onLie(fill, worker);
               throw new HeadpondError("corrupt", `block ${fill.block} of ${fill.file.id} from ${worker} is damaged`);
             }
-            await this.#store(fill, buffer, checksum);
-            events.onPeerBlock(fill, worker);
+            return checksum;
           } catch (error) {
             // A broken stream may be one block's trouble: only who shows no sign of life is passed over by all.
             const broken = fill.phase === "filling" && isHeadpondError(error, "unavailable", "timeout");
@@ -345,6 +351,8 @@ export class Fetcher {
           }
         }),
     );
+    await stored();
+    events.onPeerBlock(fill, worker);
   }
 
   #originSlotsOf({ file }: Fill): Slots {
@@ -358,23 +366,53 @@ export class Fetcher {
   }
 
   async #fromOrigin(fill: Fill): Promise<void> {
-    await this.#originSlotsOf(fill).run(
+    const stored = await this.#originSlotsOf(fill).run(
       () => fill.urgency,
       this.#closing.signal,
       () =>
-        this.#withBuffer(fill, async (buffer) => {
+        this.#received(fill, async () => {
           if (fill.file.isStale) throw changedContent(fill);
           await readOrigin(fill, this.#deps.origin, this.#closing.signal);
-          const checksum = xxh64(fill.bytes() ?? new Uint8Array(0));
-          await this.#store(fill, buffer, checksum);
-          this.#deps.events.onOriginBlock(fill);
+          return xxh64(fill.bytes() ?? new Uint8Array(0));
         }),
     );
+    await stored();
+    this.#deps.events.onOriginBlock(fill);
   }
 
+  /**
+   * A block from `receive`, which resolves with its checksum, and on its way to the disk. Resolves when the slot may take the next one;
+   * what it resolves with, when the block is stored.
+   */
+  async #received(fill: Fill, receive: () => Promise<Uint8Array>): Promise<() => Promise<void>> {
+    const verified = Promise.withResolvers<void>();
+    const stored = this.#withBuffer(fill, async (buffer) => {
+      const checksum = await receive();
+      verified.resolve();
+      await this.#store(fill, buffer, checksum);
+    });
+    stored.catch(verified.reject);
+    await verified.promise;
+    if (this.#writesBeside < this.#deps.writesBesideMax) {
+      this.#writesBeside++;
+      const given = stored.finally(() => this.#writesBeside--);
+      given.catch(() => {});
+      return () => given;
+    }
+    await stored;
+    return () => stored;
+  }
+
+  /** Past the page cache while the disk keeps up: a tenth of the CPU. Else memory takes it, and the reader's pace is not the disk's. */
   async #store(fill: Fill, buffer: Buffer, checksum: Uint8Array): Promise<void> {
     fill.setVerified(checksum);
-    await fill.file.commit(fill.block, buffer, checksum);
+    const direct = this.#directWrites < this.#deps.limits.directWritesMax;
+    if (direct) this.#directWrites++;
+    try {
+      await fill.file.commit(fill.block, buffer, checksum, { direct });
+    } finally {
+      if (direct) this.#directWrites--;
+    }
     fill.setStored();
   }
 

@@ -140,6 +140,7 @@ export class Worker {
       buffers,
       peers: peerClient,
       limits: limits.fetcher,
+      writesBesideMax: limits.warmBlocksMax,
       holders: new Holders({
         self: id,
         members: this.members,
