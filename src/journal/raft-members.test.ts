@@ -5,6 +5,7 @@ import { Random } from "../base/random.ts";
 import { describeConfiguration } from "../raft/membership.ts";
 import { type Master, RaftGroup } from "../testing/raft-group.ts";
 import { RunningClock } from "../testing/running-clock.ts";
+import { readIdentity, writeIdentity } from "./raft-identity.ts";
 
 const seed = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 32));
 console.log(`seed ${seed}`);
@@ -288,5 +289,41 @@ test("a master with another cluster's data, or under another's name, is refused 
     await group.until("told", 2000, () => stranger.refusals.some((reason) => /another disk/.test(reason)));
     await propose(leader, "without it");
     assert.equal(stranger.machine.list.length, 0);
+  });
+});
+
+test("a learner that nobody has met is not promoted, however short the log is", async () => {
+  await withGroup(["m1"], async (group) => {
+    const leader = await group.leader();
+    const { cluster } = leader.journal;
+    await cluster.changeMembers({ kind: "add", id: "m2", address: "m2:1" });
+    const giveUp = new AbortController();
+    const promoted = cluster.changeMembers({ kind: "promote", id: "m2" }, giveUp.signal);
+    await group.clock.sleep(500);
+    giveUp.abort(new Error("given up"));
+    await assert.rejects(promoted, /given up/);
+    assert.deepEqual(leader.journal.configuration.learners, ["m2"]);
+    // As a voter it would be missed for ever: it does not know yet that it may vote.
+    await group.kill("m1", true);
+    await group.open("m1");
+    await proposeSomewhere(group, "alone");
+  });
+});
+
+test("members that never met all founders, but have a membership that names them, vote after a power failure of all", async () => {
+  await withGroup(three, async (group) => {
+    await group.described();
+    await group.settled();
+    await propose(await group.leader(), "before");
+    for (const id of three) await group.kill(id, true);
+    for (const id of ["m2", "m3"]) {
+      const identity = await readIdentity(group.disk(id), "/journal");
+      assert.ok(identity !== undefined);
+      await writeIdentity(group.disk(id), "/journal", { ...identity, met: undefined });
+      await group.open(id);
+    }
+    // Nothing on the disks says what was committed, and no leader can say it before they vote.
+    for (const { machine } of group.masters) assert.equal(machine.applied.index, 0);
+    await proposeSomewhere(group, "after");
   });
 });

@@ -56,6 +56,22 @@ describe("a master in one process", () => {
     });
   });
 
+  it("a change is answered with its own version, also when others change the same file in the same moment", async () => {
+    await test.client.call(methods.create, { path: "/versions" });
+    const changes = Array.from({ length: 5 }, (_, n) =>
+      test.client.call(methods.setAttributes, { path: "/versions", set: { n: `${n}` } }),
+    );
+    const versions = (await Promise.all(changes)).map(({ version }) => version);
+    assert.equal(new Set(versions).size, 5, `${versions}`);
+    const { status } = await test.client.call(methods.stat, { path: "/versions" });
+    assert.equal(status.version, Math.max(...versions));
+    // Whoever was told an older version must not undo what came after it.
+    const ifVersion = Math.min(...versions);
+    await assert.rejects(test.client.call(methods.setAttributes, { path: "/versions", set: { n: "x" }, ifVersion }), {
+      code: "version-mismatch",
+    });
+  });
+
   it("everything acknowledged is there after a restart", async () => {
     await test.client.call(methods.mkdir, { path: "/a/b", recursive: true });
     await test.client.call(methods.create, { path: "/a/b/c", attributes: { key: "value" } });

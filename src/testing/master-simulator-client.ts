@@ -141,7 +141,8 @@ export class SimulatedClient {
       world.note(`${name} ${describe(input)}: ${JSON.stringify(output)}`);
       call.returned(output);
       counts.returned++;
-      if (input.kind !== "rename" && "version" in output) this.#versions.set(input.path, output.version);
+      if (input.kind !== "rename" && input.kind !== "remove" && "version" in output)
+        this.#versions.set(input.path, output.version);
     } catch (thrown) {
       const error = toHeadpondError(thrown);
       if (error.code === "internal" || error.code === "corrupt") throw thrown;
