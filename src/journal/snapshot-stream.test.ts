@@ -435,6 +435,32 @@ describe(`checkpoints between masters (SEED=${seed})`, () => {
     assert.match(m1.failed[1]?.reason ?? "", /m9 is no member/);
   });
 
+  it("a receiver that writes nothing holds the sender back: a few chunks are read, and no more", async () => {
+    const { disk, file } = await checkpoint(32 * MiB);
+    let reads = 0;
+    const counted = new Proxy(disk, {
+      get: (of, key) =>
+        key !== "open"
+          ? Reflect.get(of, key).bind?.(of)
+          : async (...args: Parameters<Disk["open"]>) => {
+              const opened = await of.open(...args);
+              const read = opened.read.bind(opened);
+              return Object.assign(opened, { read: (...all: Parameters<typeof read>) => (reads++, read(...all)) });
+            },
+    });
+    const slow = new FaultyDisk({ disk: await receiverDisk(), clock });
+    const stuck = Promise.withResolvers<void>();
+    slow.inject({ operation: "write", path: incoming, effect: { kind: "hang", until: stuck.promise } });
+    const { m1 } = await pair(counted, slow);
+    m1.peers.sendSnapshot(order(file), file);
+    await until("the sender has begun", () => reads > 0);
+    await clock.sleep(100);
+    assert.ok(reads <= 8, `${reads} of 64 chunks were read`);
+    stuck.resolve();
+    await outcome(m1);
+    assert.deepEqual([m1.sent, reads], [["m2"], 64]);
+  });
+
   it("closing in the middle of a transfer ends both sides", async () => {
     const { disk, file } = await checkpoint(8 * MiB);
     const { m1, m2 } = await pair(disk, new MemoryDisk(), { limits: { snapshotBytesPerSecond: 4 * MiB } });

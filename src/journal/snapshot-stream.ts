@@ -137,10 +137,12 @@ export class SnapshotSending {
 
   async #sendChunks(connection: PeerConnection, file: DiskFile, start: number): Promise<void> {
     const { signal } = this.#ending;
+    let buffer = new Uint8Array(chunkBytes);
     for (let at = start; at < this.#file.bytes && !signal.aborted; ) {
       const wantedBytes = Math.min(chunkBytes, this.#file.bytes - at);
-      // The connection may hold it for a while: each chunk has memory of its own.
-      const chunk = new Uint8Array(wantedBytes);
+      // As long as the connection has anything left, it may still hold the chunk before.
+      if (connection.pendingBytes > 0) buffer = new Uint8Array(chunkBytes);
+      const chunk = buffer.subarray(0, wantedBytes);
       const count = await file.read(chunk, at);
       if (count < wantedBytes) throw new Error(`${file.path}: it ends at byte ${at + count} of ${this.#file.bytes}`);
       await this.#throttle.take(wantedBytes, signal);
