@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Random } from "../base/random.ts";
+import type { Network } from "../io/network.ts";
 import type { ClusterClient } from "./cluster-client.ts";
 import { Ledger, latencyMs, ledgerService } from "./cluster-failover.test-support.ts";
 
@@ -261,10 +262,38 @@ test("a client needs to be given one master, which need not lead, and may die", 
 test("addresses where nobody is, or nobody answers, cost at most a moment at the start", async () => {
   await using ledger = await Ledger.start(3);
   ledger.network.partition("client", "m9");
-  const client = ledger.client({ seeds: ["m9", "m8", "m3"] });
+  let attempts = 0;
+  const network: Network = {
+    connect: (address, signal) => {
+      attempts++;
+      return ledger.network.connect(address, signal);
+    },
+    listen: (address, accept) => ledger.network.listen(address, accept),
+  };
+  const client = ledger.client({ seeds: ["m9", "m8", "m3"], network });
   assert.ok((await ledger.settle(change(client, "first"), 2000)) <= quietMs + 50);
   await ledger.clock.advance(500);
   assert.ok((await ledger.settle(change(client, "second"), 100)) <= roundTripMs);
+  await ledger.clock.advance(2_000);
+  attempts = 0;
+  await ledger.clock.advance(20_000);
+  assert.equal(attempts, 0, "what is no master is left alone");
+});
+
+test("when all masters that it knows have gone, a client asks those that it was given", async () => {
+  await using ledger = await Ledger.start(1);
+  await ledger.add("seed");
+  ledger.members = [ledger.master(1)];
+  ledger.elect(ledger.master(1), ledger.masters);
+  const client = await warm(ledger, { seeds: ["seed"] });
+  assert.deepEqual(client.target, { host: "m1", port: 7070 });
+  await ledger.master(1).kill();
+  ledger.members = [ledger.master(2)];
+  const next = change(client, "next");
+  await ledger.clock.advance(200);
+  ledger.elect(ledger.master(2));
+  await ledger.settle(next, 3000);
+  assert.deepEqual(client.target, { host: "seed", port: 7070 });
 });
 
 test("a master that joined is known, and followed when it leads; one that was removed is asked no more", async () => {

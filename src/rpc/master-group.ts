@@ -49,6 +49,8 @@ export class MasterGroup {
   readonly #clients = new Map<string, RpcClient>();
   readonly #watch: MastersWatch | undefined;
   #isWatching = false;
+  /** Masters whose streams are open. */
+  readonly #heard = new Set<string>();
   #watchTimer: Timer | undefined;
   /** Monotonic times up to which masters are passed over. */
   readonly #restingUntilMs = new Map<string, number>();
@@ -69,7 +71,7 @@ export class MasterGroup {
     this.#watch = new MastersWatch({
       open: (address, signal) => this.client(address).openStream(mastersMethod, {}, { signal }),
       onList: (from, list) => this.#learn(from, list),
-      onLost: (from) => this.directory.unreachable(from),
+      onLost: (from) => this.#onLost(from),
       clock,
       random,
     });
@@ -108,7 +110,10 @@ export class MasterGroup {
   listen(): void {
     if (this.#watch === undefined || this.#closed) return;
     this.#isWatching = true;
-    this.#watch.watch([...new Set([this.#target, ...this.directory.addresses])]);
+    const { members, isComplete, addresses } = this.directory;
+    // As long as a master tells who they are, addresses that were given and are none of theirs are not tried for ever.
+    const known = isComplete && this.#heard.size > 0 ? members.values() : addresses;
+    this.#watch.watch([...new Set([this.#target, ...known])]);
   }
 
   /** The one that was asked does not lead, it says. Whether somebody else is asked now. */
@@ -176,8 +181,15 @@ export class MasterGroup {
     await watch;
   }
 
+  #onLost(from: string): void {
+    this.directory.unreachable(from);
+    this.#heard.delete(from);
+    if (this.#heard.size === 0) this.listen();
+  }
+
   #learn(from: string, list: MasterList): void {
     if (this.#closed) return;
+    this.#heard.add(from);
     const isNews = this.directory.note(from, list);
     this.#restingUntilMs.delete(from);
     this.listen();

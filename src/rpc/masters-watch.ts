@@ -17,7 +17,7 @@ export type MastersWatchLimits = {
   readonly reopenMaxMs: number;
 };
 
-export const mastersWatchLimits: MastersWatchLimits = { watchedMax: 7, reopenMinMs: 20, reopenMaxMs: 500 };
+export const mastersWatchLimits: MastersWatchLimits = { watchedMax: 7, reopenMinMs: 20, reopenMaxMs: 2000 };
 
 export type MastersWatchOptions = {
   readonly open: (address: string, signal: AbortSignal) => AsyncIterable<MasterList>;
