@@ -36,6 +36,7 @@ export class MasterFaults {
   readonly counts = {
     ends: 0,
     kills: 0,
+    stops: 0,
     powerLosses: 0,
     pauses: 0,
     hangs: 0,
@@ -73,6 +74,11 @@ export class MasterFaults {
       this.counts.resets += network.reset(0.3);
     });
     often(p.killMs, () => this.#kill(this.#any(0.5)));
+    often(p.stopMs, () => {
+      const machine = this.#any(0.5);
+      this.counts.stops++;
+      machine.stop(() => this.#startLater(machine));
+    });
     often(p.powerMs, () => this.#losePower(random.chance(p.powerOfAll) ? [...machines] : [this.#any(0.4)]));
     often(p.pauseMs, () => this.#pause());
     often(p.hangMs, () => this.#hang());

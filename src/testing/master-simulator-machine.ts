@@ -26,6 +26,7 @@ export const clusterId = "simulated" as ClusterId;
 export const rpcPort = 7070;
 export const peerPort = 7072;
 const directory = "/master/journal";
+const stopPatienceMs = 10_000;
 
 /** The classes under test: those of the product, or copies with a bug in them. */
 export type MasterParts = {
@@ -233,6 +234,33 @@ export class Machine {
   kill(): void {
     this.#life?.process.kill();
     this.#life = undefined;
+  }
+
+  /** The master is told to stop: it hands over, ends what is under way, and exits. Whoever waits for too long kills it. */
+  stop(onStopped: () => void): void {
+    const life = this.#life;
+    if (life === undefined || !life.isOpen) return;
+    const { process, master, journal, namespace } = life;
+    life.isOpen = false;
+    let isOver = false;
+    const end = (text: string): void => {
+      if (isOver || !process.isAlive) return;
+      isOver = true;
+      this.#options.world.note(`${process.name} stopped: ${text}`);
+      this.kill();
+      onStopped();
+    };
+    const stopping = async (): Promise<void> => {
+      await master.handOver();
+      await master.close();
+      await journal.close();
+      await namespace.close();
+    };
+    stopping().then(
+      () => end("orderly"),
+      (error: unknown) => end(asOurs(error).message),
+    );
+    this.#options.world.events.after(stopPatienceMs, () => end("killed"));
   }
 
   /** Process and unsynced bytes are gone, and nobody is told. */

@@ -25,7 +25,17 @@ const edit = (file: string, find: string, replace: string): Edit => ({ file, fin
 const never = Number.POSITIVE_INFINITY;
 /** Nothing goes wrong but what is said beside it. */
 const calm: Partial<Profile> = {
-  ...{ size: 3, delayMs: 1, stall: 0, flushMs: 3, cutMs: never, resetMs: never, killMs: never, powerMs: never },
+  ...{
+    size: 3,
+    delayMs: 1,
+    stall: 0,
+    flushMs: 3,
+    cutMs: never,
+    resetMs: never,
+    killMs: never,
+    stopMs: never,
+    powerMs: never,
+  },
   ...{
     pauseMs: never,
     hangMs: never,

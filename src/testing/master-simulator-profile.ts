@@ -27,6 +27,7 @@ export function drawProfile(random: Random) {
     cutMs: every(0.7, 500, 1500, 5000),
     resetMs: every(0.4, 500, 3000),
     killMs: every(0.7, 500, 2000, 5000),
+    stopMs: every(0.5, 700, 3000),
     powerMs: every(0.6, 1000, 4000),
     /** Part of the power failures that hit all machines at once. */
     powerOfAll: random.pick([0, 0.1, 0.3]),
