@@ -20,6 +20,8 @@ export type CommonFlags = {
 };
 
 const timeoutMsDefault = 60_000;
+/** Of work that takes as long as there is data: checkpoints, verification, a master that catches up. */
+const longTimeoutMsDefault = 30 * 60_000;
 const configPaths = ["headpond.yaml", "/etc/headpond/headpond.yaml"];
 
 export class Context {
@@ -43,6 +45,10 @@ export class Context {
 
   get timeoutMs(): number {
     return this.flags.timeout === undefined ? timeoutMsDefault : parseDurationMs(this.flags.timeout);
+  }
+
+  get longTimeoutMs(): number {
+    return this.flags.timeout === undefined ? longTimeoutMsDefault : this.timeoutMs;
   }
 
   /** The configuration of this process, with where each value came from. */

@@ -68,7 +68,8 @@ export function addRepair({ signal }: Commands, parent: Commands["program"]): vo
           await disk.removeTree(arriving);
           const from = flags["from"] === undefined ? undefined : String(flags["from"]);
           // A fresh one, so that this master's log reaches up to it or is behind it, never cut beyond it.
-          if (from === undefined) await context.client().journalCheckpoint({ signal });
+          if (from === undefined)
+            await context.client().journalCheckpoint({ signal, timeoutMs: context.longTimeoutMs });
           const { about, configuration } = await fetchBackup(context, arriving, { stateOnly: true }, from);
           const { checkpoint, clusterId, master } = about;
           if (checkpoint === undefined || configuration === undefined) {

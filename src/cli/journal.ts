@@ -37,7 +37,7 @@ export function addJournal(commands: Commands): void {
   );
   leaf(journal, "checkpoint", "save the state and cut the log behind it", "headpond journal checkpoint").action(
     action(signal, async (context) => {
-      const made = await context.client().journalCheckpoint({ signal });
+      const made = await context.client().journalCheckpoint({ signal, timeoutMs: context.longTimeoutMs });
       context.output.result(made, () =>
         context.output.line(
           `checkpoint at ${made.index}: ${formatBytes(made.bytes)} in ${Math.round(made.durationMs)} ms`,
@@ -57,7 +57,7 @@ export function addJournal(commands: Commands): void {
       action(signal, async (context, flags) => {
         const report =
           flags["dir"] === undefined
-            ? await context.client().journalVerify({ signal })
+            ? await context.client().journalVerify({ signal, timeoutMs: context.longTimeoutMs })
             : await verifyJournal(new NodeDisk(), String(flags["dir"]));
         context.output.result(report, () => {
           context.output.line(

@@ -360,11 +360,12 @@ export class HeadpondClient implements AsyncDisposable {
   }
 
   journalCheckpoint(options: CallOptions = {}): Promise<ReplyOf<typeof methods.journalCheckpoint>> {
-    return this.#masters.call(methods.journalCheckpoint, {}, options);
+    // Once more makes one more checkpoint, and does no harm.
+    return this.#masters.call(methods.journalCheckpoint, {}, { ...options, retryUnknown: true, isLong: true });
   }
 
   journalVerify(options: CallOptions = {}): Promise<ReplyOf<typeof methods.journalVerify>> {
-    return this.#read(methods.journalVerify, {}, options);
+    return this.#masters.call(methods.journalVerify, {}, { ...options, readOnly: true, isLong: true });
   }
 
   /** A backup of the journal in pieces (`journal/backup.ts` keeps it); from a master of one's choice. */

@@ -17,6 +17,8 @@ export type MasterCallOptions = CallOptions & {
   readonly readOnly?: boolean;
   /** Of reads: which master answers. Default: the leader. */
   readonly from?: ReadFrom;
+  /** The work itself takes long: one attempt may take all the time of the call. */
+  readonly isLong?: boolean;
 };
 
 export type MasterStreamOptions = CallOptions & { readonly from?: ReadFrom };

@@ -23,17 +23,21 @@ export class Membership {
 
   /** As a learner. `address` is that of its journal. False: it is a member already. */
   async add(id: string, address: string, options: CallOptions = {}): Promise<boolean> {
-    return (await this.#masters.call(methods.addMember, { id, address }, { ...options, retryUnknown: true })).changed;
+    return (
+      await this.#masters.call(methods.addMember, { id, address }, { ...options, retryUnknown: true, isLong: true })
+    ).changed;
   }
 
   /** Waits until the learner has caught up. False: it votes already. */
   async promote(id: string, options: CallOptions = {}): Promise<boolean> {
-    return (await this.#masters.call(methods.promoteMember, { id }, { ...options, retryUnknown: true })).changed;
+    return (await this.#masters.call(methods.promoteMember, { id }, { ...options, retryUnknown: true, isLong: true }))
+      .changed;
   }
 
   /** False: there is no such member. */
   async remove(id: string, options: CallOptions = {}): Promise<boolean> {
-    return (await this.#masters.call(methods.removeMember, { id }, { ...options, retryUnknown: true })).changed;
+    return (await this.#masters.call(methods.removeMember, { id }, { ...options, retryUnknown: true, isLong: true }))
+      .changed;
   }
 
   /** To `id`, or to the most advanced voter. Resolves with the id of who leads then, as far as the old leader knows. */

@@ -209,6 +209,20 @@ test("an attempt at a master that hangs is given up, and a read goes to another"
   assert.deepEqual(await client.call(echo, { text: "" }, { readOnly: true }), { text: "m0" });
 });
 
+test("long work is given the time of the whole call, and asked for once", async () => {
+  let asked = 0;
+  await using slow = await startServer({
+    echo: async ({ text }) => {
+      asked++;
+      await clock.sleep(150);
+      return { text };
+    },
+  });
+  await using client = clusterClient([slow.address], { limits: { attemptTimeoutMs: 20 } });
+  assert.deepEqual(await client.call(echo, { text: "done" }, { readOnly: true, isLong: true }), { text: "done" });
+  assert.equal(asked, 1);
+});
+
 test("a deadline that passes is a timeout for a read and an unknown outcome for a change", async () => {
   await using hung = await startServer({ wait: () => new Promise(() => {}) });
   await using client = clusterClient([hung.address]);

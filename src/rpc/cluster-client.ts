@@ -58,6 +58,8 @@ export type ClusterCallOptions = Omit<CallOptions, "repeatable"> & {
   readonly readOnly?: boolean;
   /** Of reads. Default: the leader. What only a leader can answer is asked of the leader also with `any`. */
   readonly from?: ReadFrom;
+  /** The work itself takes long: one attempt may take all the time of the call. A master that hangs is noticed all the same. */
+  readonly isLong?: boolean;
 };
 
 export type ClusterStreamOptions = Omit<CallOptions, "repeatable"> & { readonly from?: ReadFrom };
@@ -127,7 +129,7 @@ export class ClusterClient {
     }
     // Nearly all calls succeed at once, so what further attempts need is made after the first has failed.
     const { target } = this.#group;
-    const attemptMs = Math.min(timeoutMs, this.#limits.attemptTimeoutMs);
+    const attemptMs = this.#attemptMs(timeoutMs, options);
     return this.#attempt(target, method, request, options, attemptMs).catch((error: unknown) => {
       const attempts = new Attempts(this.#clock, startMs, timeoutMs, options);
       return this.#callAgain(attempts, target, error, method, request, options);
@@ -148,7 +150,7 @@ export class ClusterClient {
       await this.#recover(attempts, target, method.name, toHeadpondError(error), options.signal);
       target = this.#group.target;
       try {
-        const attemptMs = Math.min(attempts.remainingMs(), this.#limits.attemptTimeoutMs);
+        const attemptMs = this.#attemptMs(attempts.remainingMs(), options);
         return await this.#attempt(target, method, request, options, attemptMs);
       } catch (again) {
         error = again;
@@ -170,7 +172,7 @@ export class ClusterClient {
     for (;;) {
       const address = await this.#choose(from, attempts, method.name, options.signal);
       try {
-        const attemptMs = Math.min(attempts.remainingMs(), this.#limits.attemptTimeoutMs);
+        const attemptMs = this.#attemptMs(attempts.remainingMs(), options);
         return await this.#attempt(address, method, request, read, attemptMs);
       } catch (thrown) {
         const error = toHeadpondError(thrown);
@@ -180,6 +182,10 @@ export class ClusterClient {
         await this.#recoverElsewhere(attempts, address, method.name, error, options.signal);
       }
     }
+  }
+
+  #attemptMs(remainingMs: number, { isLong }: ClusterCallOptions): number {
+    return isLong === true ? remainingMs : Math.min(remainingMs, this.#limits.attemptTimeoutMs);
   }
 
   #attempt<Request, Reply>(
