@@ -140,7 +140,7 @@ class SteadyCreates {
   #begun = 0;
   #latencies: number[] = [];
   #sinceMs = this.#beganMs;
-  #failure: unknown;
+  #failure: Error | undefined;
 
   constructor(client: HeadpondClient, perSecond: number) {
     this.#client = client;
@@ -174,7 +174,7 @@ class SteadyCreates {
       const create = this.#client.create(pathOf("steady", i)).then(
         () => void this.#latencies.push(performance.now() - atMs),
         (error: unknown) => {
-          this.#failure ??= error;
+          this.#failure ??= error as Error;
         },
       );
       const tracked = create.finally(() => this.#underWay.delete(tracked));
