@@ -289,7 +289,37 @@ test("hazard 29: a standby whose state differs finds out, says so and serves not
     const next = await nextLeader(group, leader);
     assert.equal(next.id, sound.id);
     await propose(next, "with its vote");
+    // Its next life knows it, too.
+    await group.close(victim.id);
+    const again = await group.open(victim.id);
+    assert.equal(again.diverged.length, 1);
+    assert.equal(await codeOf(again.journal.readBarrier()), "unavailable");
+    assert.equal(await codeOf(again.journal.checkpoint()), "unavailable");
   }, divergent);
+});
+
+test("hazard 29: a state that differed is sound again when another master's has taken its place", async () => {
+  const limits = { digestEveryEntries: 10, logKeepBytes: 0 };
+  await withFaults(
+    async ({ group }) => {
+      const leader = await group.described();
+      const victim = others(group, leader)[0] as Master;
+      (victim.machine as WrongMachine).isWrong = true;
+      for (let n = 0; n < 40; n++) await propose(leader, `odd ${n}`);
+      await group.until("the alarm", 10_000, () => victim.diverged.length > 0);
+      await group.kill(victim.id);
+      for (let round = 0; round < 3; round++) {
+        for (let n = 0; n < 200; n++) await propose(leader, `round ${round} ${n} ${"x".repeat(300)}`);
+        await leader.journal.checkpoint();
+      }
+      const again = await group.open(victim.id);
+      assert.equal(again.diverged.length, 1);
+      await group.settled();
+      await again.journal.readBarrier();
+      assert.deepEqual(texts(again), texts(leader));
+    },
+    { ...divergent, limits },
+  );
 });
 
 test("hazard 29: a leader whose state differs from most others' hands over and serves nothing", async () => {

@@ -48,7 +48,6 @@ export class RaftJournal<Result> implements Journal<Result> {
   /** As a leader: the state holds all that was committed before when it has this entry. */
   #leadsFromIndex = 0;
   #failure: HeadpondError | undefined;
-  #diverged: string | undefined;
   #isAwake = false;
   #isAdmitted = false;
   #founding = false;
@@ -118,6 +117,7 @@ export class RaftJournal<Result> implements Journal<Result> {
       await place?.lock.release();
       throw error;
     }
+    if (place.diverged !== undefined) this.#parts.divergence.raise(place.diverged, true);
     this.#parts.members.turn();
     if (place.identity.hasMetAll) this.#found(this.#parts);
     this.#tickLater();
@@ -156,6 +156,7 @@ export class RaftJournal<Result> implements Journal<Result> {
   }
 
   async checkpoint(): Promise<Made> {
+    if (this.#diverged !== undefined) throw new HeadpondError("unavailable", this.#diverged);
     return this.#open().checkpointer.make();
   }
 
@@ -200,6 +201,7 @@ export class RaftJournal<Result> implements Journal<Result> {
     await applier.close();
     await writer.close();
     await checkpointer.drained();
+    await parts.divergence.drained();
     try {
       if (this.#failure === undefined && machine.flush !== undefined) {
         await machine.flush();
@@ -302,7 +304,7 @@ export class RaftJournal<Result> implements Journal<Result> {
     this.#feed.add(entries, bytes);
     this.#counts.applied(bytes);
     const isDue = this.#parts?.checkpointer.applied(entries.length, bytes) === true;
-    if (isDue && this.#state === "open") this.#checkpointLater();
+    if (isDue && this.#state === "open" && this.#diverged === undefined) this.#checkpointLater();
   }
 
   #checkpointLater(): void {
@@ -419,15 +421,14 @@ export class RaftJournal<Result> implements Journal<Result> {
     for (const listener of this.#roleListeners) listener(role);
   }
 
-  /** The log is right and the state is not: this master votes, and neither leads nor serves. */
   #onDiverged(details: string): void {
-    if (this.#diverged !== undefined) return;
-    this.#diverged = `${details}: it serves nothing until it is repaired`;
-    this.#logger.error("the state differs from the other masters'", { details });
-    if (this.#parts !== undefined) this.#parts.core.mayStand = false;
-    this.#barriers.endAll(new HeadpondError("unavailable", this.#diverged));
-    this.#options.onDiverged?.(this.#diverged);
+    this.#barriers.endAll(new HeadpondError("unavailable", details));
+    this.#options.onDiverged?.(details);
     this.#wake();
+  }
+
+  get #diverged(): string | undefined {
+    return this.#parts?.divergence.details;
   }
 
   // Refusals.

@@ -33,6 +33,8 @@ export type RaftMembersOptions = {
 export type RaftMembersLimits = {
   /** Reports go out so often, and when something in them changes but the applied index. */
   readonly reportEveryMs: number;
+  /** So often it is looked whether something has changed that is to be reported or written down. */
+  readonly lookEveryMs: number;
   /** Who was not heard of for so long is not reachable. */
   readonly silentMs: number;
   /** A learner that lacks no more entries than this has caught up. */
@@ -43,6 +45,7 @@ export type RaftMembersLimits = {
 
 export const defaultRaftMembersLimits: RaftMembersLimits = {
   reportEveryMs: 1000,
+  lookEveryMs: 50,
   silentMs: 3000,
   caughtUpEntries: 1000,
   changeTimeoutMs: 10_000,
@@ -61,6 +64,7 @@ export class RaftMembers implements Omit<JournalCluster, "freshnessMs"> {
   #leader: NodeId | undefined;
   #reported: PeerReport | undefined;
   #reportedAtMs = Number.NEGATIVE_INFINITY;
+  #lookedAtMs = Number.NEGATIVE_INFINITY;
   #isShortOfSpace = false;
   #closed = false;
 
@@ -149,6 +153,9 @@ export class RaftMembers implements Omit<JournalCluster, "freshnessMs"> {
   tick(): void {
     const { clock, peers, limits } = this.#options;
     const nowMs = clock.monotonicMs();
+    for (const watcher of this.#watchers) watcher();
+    if (nowMs - this.#lookedAtMs < limits.lookEveryMs) return;
+    this.#lookedAtMs = nowMs;
     const report = this.#ownReport();
     if (nowMs - this.#reportedAtMs >= limits.reportEveryMs || !sameReport(report, this.#reported)) {
       this.#reportedAtMs = nowMs;
@@ -156,7 +163,6 @@ export class RaftMembers implements Omit<JournalCluster, "freshnessMs"> {
       peers.report(report);
     }
     this.#describe();
-    for (const watcher of this.#watchers) watcher();
   }
 
   async changeMembers(change: MemberChange, signal?: AbortSignal): Promise<void> {

@@ -8,6 +8,7 @@ import type { Entry } from "./journal.ts";
 import { RaftApplier } from "./raft-applier.ts";
 import { RaftCheckpointer } from "./raft-checkpointer.ts";
 import { RaftDigests } from "./raft-digests.ts";
+import { RaftDivergence } from "./raft-divergence.ts";
 import { RaftInstaller } from "./raft-installer.ts";
 import type { RaftJournalOptions } from "./raft-journal-options.ts";
 import { defaultRaftJournalLimits, type RaftJournalLimits } from "./raft-limits.ts";
@@ -25,6 +26,7 @@ export type RaftParts<Result> = RaftPlace & {
   readonly checkpointer: RaftCheckpointer;
   readonly installer: RaftInstaller;
   readonly digests: RaftDigests;
+  readonly divergence: RaftDivergence;
   readonly members: RaftMembers;
   /** Whether the core was admitted from the beginning. */
   readonly isAdmitted: boolean;
@@ -77,13 +79,14 @@ export function assembleRaft<Result>(all: RaftPartsOptions<Result>): RaftParts<R
     restartedAtMs: clock.monotonicMs(),
     admitted: isAdmitted,
   });
+  const divergence = new RaftDivergence({ trust: place.trust, core, logger, onRaised: all.onDiverged });
   const digests = new RaftDigests({
     id,
     clock,
     waitMs: limits.digestWaitMs,
     configuration: () => core.configuration.configuration,
     leader: () => core.leader,
-    onDiverged: all.onDiverged,
+    onDiverged: (details) => divergence.raise(details),
   });
   const writer = new RaftWriter({ wal, clock, retryMs: limits.noSpaceRetryMs, onFatal, onWritten: all.onWritten });
   const applier = new RaftApplier<Result>({
@@ -110,6 +113,7 @@ export function assembleRaft<Result>(all: RaftPartsOptions<Result>): RaftParts<R
     clock,
     onInstalled: (index) => {
       digests.reset();
+      divergence.heal();
       onInstalled(index);
     },
     wake,
@@ -133,5 +137,5 @@ export function assembleRaft<Result>(all: RaftPartsOptions<Result>): RaftParts<R
     }),
     wake,
   });
-  return { ...place, ...installing, installer, digests, members, isAdmitted };
+  return { ...place, ...installing, installer, digests, divergence, members, isAdmitted };
 }

@@ -40,6 +40,8 @@ export type RaftPlace = {
   readonly wal: Wal;
   readonly checkpoints: Checkpoints;
   readonly trust: StateTrust;
+  /** An earlier life found that the state differs from the other masters'. */
+  readonly diverged: string | undefined;
 };
 
 /** What is open is closed again if it throws. */
@@ -93,7 +95,7 @@ export async function openRaftPlace(options: RaftRecoveryOptions): Promise<RaftP
     });
     await finishInstall(wal, checkpoints, logger);
     await recover({ wal, checkpoints, trust, machine, logger });
-    return { lock, identity, wal, checkpoints, trust };
+    return { lock, identity, wal, checkpoints, trust, diverged: await trust.diverged() };
   } catch (error) {
     await wal?.close();
     await lock.release();

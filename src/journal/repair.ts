@@ -8,12 +8,14 @@
 
 import { HeadpondError } from "../base/errors.ts";
 import type { Disk } from "../io/disk.ts";
+import { silentLogger } from "../io/logger.ts";
 import { configurationFromJson } from "../raft/membership.ts";
 import type { BackupCheckpoint } from "./backup.ts";
 import { Checkpoints } from "./checkpoints.ts";
 import { verifyJournal } from "./inspect.ts";
 import { checkpointDirectory, lockPath, readMeta } from "./journal-meta.ts";
 import { readIdentity } from "./raft-identity.ts";
+import { StateTrust } from "./state-trust.ts";
 
 export type ReplaceStateOptions = {
   readonly disk: Disk;
@@ -72,6 +74,7 @@ export async function replaceState(options: ReplaceStateOptions): Promise<{ read
     });
     for (const own of checkpoints.known) if (own.index !== index) await checkpoints.forget(own.index);
     await options.removeState();
+    await new StateTrust({ disk, directory, bootId: undefined, logger: silentLogger }).clearDiverged();
     return { index };
   } finally {
     await lock.release();

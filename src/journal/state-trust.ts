@@ -10,6 +10,7 @@ import type { Logger } from "../io/logger.ts";
 import { readCheckedJson, writeCheckedJson } from "./journal-meta.ts";
 
 const fileName = "state.json";
+const divergedName = "diverged.json";
 
 export class StateTrust {
   readonly #disk: Disk;
@@ -43,6 +44,22 @@ export class StateTrust {
     if (this.#bootId === undefined) return "it was not left cleanly and the kernel gives no boot id";
     if (mark["bootId"] !== this.#bootId) return "the computer was restarted while it was in use";
     return undefined;
+  }
+
+  /** What was found out of the state in an earlier life: that it differs from the other masters'. */
+  async diverged(): Promise<string | undefined> {
+    const mark = await readCheckedJson(this.#disk, `${this.#directory}/${divergedName}`);
+    return mark === undefined ? undefined : String(mark["details"]);
+  }
+
+  async markDiverged(details: string): Promise<void> {
+    await writeCheckedJson(this.#disk, this.#directory, divergedName, { details });
+  }
+
+  /** Another master's state has taken its place. */
+  async clearDiverged(): Promise<void> {
+    await this.#disk.removeTree(`${this.#directory}/${divergedName}`);
+    await this.#disk.syncDirectory(this.#directory);
   }
 
   /** To be durable before the state is replaced: half a state is none. */
