@@ -230,6 +230,8 @@ export class TestCluster {
   async addWorker(name: string, options: TestWorkerOptions = {}): Promise<Worker> {
     const worker = await this.startWorker(name, options);
     this.workers.push(worker);
+    // A worker answers before a master has told it anything; these tests are of workers that know their cluster.
+    await this.until(`${name} knows the others`, () => worker.members.version === this.master.list.version);
     return worker;
   }
 
