@@ -83,9 +83,10 @@ export class HistoryClients {
     return this.#acknowledged.length;
   }
 
-  /** Resolves with the time until a change that was called after `sinceMs` was acknowledged; rejects after `timeoutMs`. */
+  /** Resolves with the time from `sinceMs` until a change that was called after it was acknowledged; rejects when none is after `timeoutMs` from now. */
   async untilAcknowledged(sinceMs: number, timeoutMs: number): Promise<number> {
-    for (let at = 0; performance.now() < sinceMs + timeoutMs; ) {
+    const endMs = performance.now() + timeoutMs;
+    for (let at = 0; performance.now() < endMs; ) {
       for (; at < this.#acknowledged.length; at++) {
         const { calledMs, atMs } = this.#acknowledged[at] as { calledMs: number; atMs: number };
         if (calledMs >= sinceMs) return atMs - sinceMs;

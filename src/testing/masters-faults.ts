@@ -24,6 +24,7 @@ const levelTimeoutMs = 60_000;
 const diskMiB = 1024;
 /** Of 16 changes of 60 KB each: more than a master keeps ready of its log. */
 const largeRounds = 150;
+const ballastRounds = 3;
 
 /** One cluster, its network, and the clients that never stop. */
 class Stage {
@@ -366,17 +367,22 @@ function mountDisk(path: string): void {
 
 /** Leaves nothing free; the answer makes room again. */
 async function fillDisk(node: MasterNode): Promise<() => void> {
-  const ballast = join(node.directory, "ballast");
-  const { bavail, bsize } = statfsSync(node.directory);
-  try {
-    writeFileSync(ballast, Buffer.alloc(bavail * bsize));
-  } catch (error) {
-    // The master took some of it meanwhile: it is full all the same.
-    if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+  const ballast: string[] = [];
+  // A master that is about to make a file takes some of the space meanwhile, and gives it back when it finds no more.
+  for (let round = 0; round < ballastRounds; round++) {
+    const { bavail, bsize } = statfsSync(node.directory);
+    const path = join(node.directory, `ballast-${round}`);
+    ballast.push(path);
+    try {
+      writeFileSync(path, Buffer.alloc(bavail * bsize));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+    }
+    await sleep(300);
   }
-  // What the master was about to make, it gives up.
-  await sleep(300);
-  return () => rmSync(ballast, { force: true });
+  return () => {
+    for (const path of ballast) rmSync(path, { force: true });
+  };
 }
 
 /** Large changes until one is refused, or the log must have met the end of the disk. How many were refused for want of space. */
