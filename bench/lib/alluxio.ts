@@ -101,7 +101,7 @@ type Master = {
 export class Alluxio implements Peer {
   readonly system = "alluxio-raft";
   readonly conditions =
-    `Alluxio ${release}, 3 masters with the embedded journal on loopback, -Xmx2g, defaults, mkdir by 256 threads of its Java client`;
+    `Alluxio ${release}, 3 masters with the embedded journal on loopback, -Xmx2g, defaults, mkdir by its Java client`;
   readonly #masters: readonly Master[];
   readonly #driver: Driver;
 
