@@ -4,7 +4,7 @@
  */
 
 import type { Random } from "../base/random.ts";
-import type { Operation } from "./linearizability.ts";
+import type { Operation } from "./linearizability-model.ts";
 import type { CountInput, PathInput, PathOutput } from "./linearizability-models.ts";
 
 type PathOperation = Operation<PathInput, PathOutput>;

@@ -1,7 +1,7 @@
 /** Writes down who called what, when it returned and with what, for the checker. One for all clients of a run. */
 
 import { assert } from "../base/assert.ts";
-import type { Operation, Outcome } from "./linearizability.ts";
+import type { Operation, Outcome } from "./linearizability-model.ts";
 
 /** One call that was begun. It is ended once, or counts as unknown. */
 export interface Call<Output> {

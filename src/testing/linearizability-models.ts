@@ -6,7 +6,7 @@
  * know it either, until somebody is told.
  */
 
-import type { Model } from "./linearizability.ts";
+import type { Model } from "./linearizability-model.ts";
 
 export type PathInput =
   /** Exclusive. */

@@ -9,7 +9,7 @@
  */
 
 import { present } from "../base/assert.ts";
-import type { Model, Operation } from "./linearizability.ts";
+import type { Model, Operation } from "./linearizability-model.ts";
 
 export type SearchFailure<State, Input, Output> = {
   /** The longest order that was found, and the state after it. */

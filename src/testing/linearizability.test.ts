@@ -3,9 +3,10 @@ import { randomInt } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { Random } from "../base/random.ts";
-import { checkLinearizable, type Model, type Operation, type Verdict } from "./linearizability.ts";
+import { checkLinearizable, type Verdict } from "./linearizability.ts";
 import { type Corruption, countCorruptions, pathCorruptions } from "./linearizability-corruptions.ts";
 import { countHistory, type GeneratorOptions, pathHistory } from "./linearizability-generator.ts";
+import type { Model, Operation } from "./linearizability-model.ts";
 import { countModel, type PathInput, type PathOutput, pathModel } from "./linearizability-models.ts";
 
 type PathOperation = Operation<PathInput, PathOutput>;
