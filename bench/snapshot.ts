@@ -34,15 +34,18 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
   const perSecond = bySize(size, { full: 20_000, quick: 2_000, smoke: 200 });
   const quietMs = bySize(size, { full: 20_000, quick: 4_000, smoke: 500 });
   const group = new MasterGroup({ directory, raft: { logKeep: "1MiB" }, journal: { checkpointEvery: "4GiB" } });
+  let client: HeadpondClient | undefined;
+  let rate: SteadyCreates | undefined;
   try {
     await group.found(3);
-    const client = connect({ masters: group.addresses });
+    const asking = connect({ masters: group.addresses });
+    client = asking;
     note(`creating ${inodes} inodes`);
-    await runOutstanding(directoryCount, outstanding, (i) => client.mkdir(`/d${i}`));
-    const fillSeconds = await runOutstanding(inodes, outstanding, (i) => client.create(pathOf("file", i)));
+    await runOutstanding(directoryCount, outstanding, (i) => asking.mkdir(`/d${i}`));
+    const fillSeconds = await runOutstanding(inodes, outstanding, (i) => asking.create(pathOf("file", i)));
     note(`${Math.round(inodes / fillSeconds)} a second; a checkpoint`);
-    await cutLog(client);
-    const rate = new SteadyCreates(client, perSecond);
+    await cutLog(asking);
+    rate = new SteadyCreates(asking, perSecond);
     await sleep(quietMs / 2);
     note(`${perSecond} creates a second, quiet`);
     rate.reset();
@@ -55,9 +58,10 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
     const during = rate.reset();
     await rate.stop();
     await checkJoined(group, joined);
-    await client.close();
     report(context, { inodes, perSecond, joinSeconds, quiet, during });
   } finally {
+    rate?.end();
+    await client?.close().catch(() => {});
     await group.close();
   }
 }
@@ -159,8 +163,14 @@ class SteadyCreates {
     return { p99Ms: percentile(latencies, 0.99), perSecond };
   }
 
-  async stop(): Promise<void> {
+  /** Begins no more creates. */
+  end(): void {
     clearInterval(this.#beat);
+  }
+
+  /** Resolves when all that were begun are answered. Throws if one failed. */
+  async stop(): Promise<void> {
+    this.end();
     await Promise.all(this.#underWay);
     if (this.#failure !== undefined) throw this.#failure;
   }
