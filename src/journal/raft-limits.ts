@@ -15,7 +15,11 @@ export type RaftJournalLimits = {
   readonly portionBytes: number;
   /** Reads that wait. */
   readonly maxQueuedReads: number;
-  /** One call of `apply` takes at most so many; then others have their turn. */
+  /**
+   * One call of `apply` takes at most so many; then others have their turn. What clients send in answer to one slice travels together to
+   * all masters, so a slice is also the size of most messages and flushes (three masters and their client in one process, 256 outstanding:
+   * 18.9 us of processor time per entry in slices of 64, 13.1 in slices of 256).
+   */
   readonly applySliceEntries: number;
   /** A checkpoint is made after so many bytes of payload or entries, whichever comes first. */
   readonly checkpointEveryBytes: number;
@@ -48,7 +52,7 @@ export const defaultRaftJournalLimits = {
   maxQueuedBytes: 64 * MiB,
   portionBytes: MiB,
   maxQueuedReads: 65_536,
-  applySliceEntries: 64,
+  applySliceEntries: 256,
   checkpointEveryBytes: GiB,
   checkpointEveryEntries: 10_000_000,
   logKeepBytes: 256 * MiB,
