@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { Random } from "../base/random.ts";
 import { KiB, MiB } from "../base/units.ts";
-import type { Disk, OpenMode } from "./disk.ts";
+import type { Disk, DiskFile, OpenMode } from "./disk.ts";
 import { FaultyDisk } from "./faulty-disk.ts";
 import { xxh64Hex } from "./hash.ts";
 import { ManualClock } from "./manual-clock.ts";
@@ -123,7 +123,7 @@ test("no more than the allowed bytes are unsynced, and a crash behind the copy l
           await file.datasync();
           unsyncedBytes = 0;
         };
-        return Object.assign(Object.create(file), {
+        return Object.assign(Object.create(file) as DiskFile, {
           write,
           datasync,
           truncate: file.truncate.bind(file),

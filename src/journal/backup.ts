@@ -46,7 +46,7 @@ export type Backup = {
   /** The state file of the checkpoint. */
   readonly statePath: string;
   /** From the one behind the checkpoint on. Throws `corrupt`, naming file and offset. */
-  entries(): AsyncGenerator<readonly Entry[], void, void>;
+  readonly entries: () => AsyncGenerator<readonly Entry[], void, void>;
 };
 
 /** Used as `begin`, `state`..., `entries`..., `finish`; `close` at any time, after which what is there is no backup unless it was finished. */

@@ -27,7 +27,7 @@ export type RestoreSource = {
   readonly clusterId: ClusterId;
   readonly checkpoint: Pick<Checkpoint, "index" | "term" | "digest" | "bytes" | "xxh64" | "path"> | undefined;
   readonly lastIndex: number;
-  entries(): AsyncIterable<readonly Entry[]>;
+  readonly entries: () => AsyncIterable<readonly Entry[]>;
 };
 
 /** Throws `not-found`, `corrupt`. */
