@@ -128,7 +128,10 @@ export const masterMutations: readonly MasterMutation[] = [
   },
   {
     name: "proposals of a leader that was deposed are never answered",
-    edits: [edit("journal/raft-proposals", "if (from >= to) continue;", "if (from >= 0) continue;")],
+    edits: [
+      edit("journal/raft-proposals", "if (from >= to) continue;", "if (from >= 0) continue;"),
+      edit("journal/raft-proposals", "entry.index === expected && entry.term === batch.term", "entry.index >= 0"),
+    ],
     profile: leadersAreCutOff,
   },
   {

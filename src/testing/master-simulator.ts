@@ -154,6 +154,8 @@ class MasterSimulation {
         masterLimits: {
           housekeeping: { sessionTimeoutMs: profile.sessionTimeoutMs, intervalMs: 1000 },
           settleMs: 100,
+          // A ring that nobody watches costs most of a start.
+          events: { keptMax: 256 },
         },
         flushStateMs: profile.flushStateMs,
         segmentBytes: profile.segmentBytes,
