@@ -31,8 +31,8 @@ type Round = FailoverResult & { readonly reads?: StaleReads };
 async function run(context: BenchmarkContext, directory: string): Promise<void> {
   const { size, note } = context;
   const kills = bySize(size, { full: 20, quick: 3, smoke: 1 });
-  const others = bySize(size, { full: 10, quick: 2, smoke: 1 });
-  const peers = await killPeers(context, directory, kills);
+  const others = bySize(size, { full: 10, quick: 1, smoke: 1 });
+  const peers = await killPeers(context, directory, bySize(size, { full: 10, quick: 1, smoke: 1 }));
 
   note("headpond-raft: starting");
   const home = join(directory, "headpond");
@@ -67,9 +67,9 @@ async function killPeers(context: BenchmarkContext, directory: string, rounds: n
   const { size, note } = context;
   const medians = new Map<string, number>();
   const starts: (readonly [name: string, start: () => Promise<Peer | undefined>, rounds: number])[] = [
-    ["etcd", () => startEtcd(directory, 3), Math.min(rounds, 10)],
-    ["etcd-tuned", () => startEtcd(directory, 3, tunedTimings), Math.min(rounds, 10)],
-    ["zookeeper", () => startZooKeeper(directory), Math.min(rounds, 10)],
+    ["etcd", () => startEtcd(directory, 3), rounds],
+    ["etcd-tuned", () => startEtcd(directory, 3, tunedTimings), rounds],
+    ["zookeeper", () => startZooKeeper(directory), rounds],
   ];
   // A round takes it half a minute.
   if (size === "full") starts.push(["alluxio-raft", () => startAlluxio(directory, note), 3]);
