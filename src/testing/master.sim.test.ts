@@ -3,7 +3,7 @@ import { randomInt } from "node:crypto";
 import { test } from "node:test";
 import { type MasterSimulationResult, simulateMasters } from "./master-simulator.ts";
 
-const ticks = 10_000;
+const ticks = 6000;
 
 async function runSeeds(first: number, count: number): Promise<MasterSimulationResult[]> {
   const results: MasterSimulationResult[] = [];
@@ -32,21 +32,21 @@ test("no history of 40 fixed seeds breaks a promise of the masters", async (t) =
   ];
   t.diagnostic(`seeds 1-40: ${counted.map((what) => `${what} ${sum(what)}`).join(", ")}`);
   // Histories in which nothing happens would prove nothing.
-  assert.ok(sum("returned") > 5000 && sum("elections") > 100 && sum("comparedStates") > 5000);
+  assert.ok(sum("returned") > 3000 && sum("elections") > 60 && sum("comparedStates") > 5000);
   for (const what of ["unknown", "kills", "powerLosses", "pauses", "installs", "wipes", "changes", "transfers"]) {
     assert.ok(sum(what) > 0, `${what} occur`);
   }
 });
 
-test("no history of 15 random seeds does either", async (t) => {
+test("no history of 12 random seeds does either", async (t) => {
   const first = randomInt(1_000_000, 1_000_000_000);
-  t.diagnostic(`seeds ${first}-${first + 14}`);
-  await runSeeds(first, 15);
+  t.diagnostic(`seeds ${first}-${first + 11}`);
+  await runSeeds(first, 12);
 });
 
 test("one seed is one history: its transcripts are the same to the byte", async () => {
   for (const seed of [3, 4, 12]) {
-    const [once, again] = [await simulateMasters({ seed, ticks: 5000 }), await simulateMasters({ seed, ticks: 5000 })];
+    const [once, again] = [await simulateMasters({ seed, ticks: 4000 }), await simulateMasters({ seed, ticks: 4000 })];
     assert.deepEqual(once, again);
   }
   const [three, four] = [
