@@ -223,6 +223,14 @@ test("long work is given the time of the whole call, and asked for once", async 
   assert.equal(asked, 1);
 });
 
+test("a leader is not looked for as long as long work may take", async () => {
+  const gone = await startServer({});
+  await gone[Symbol.asyncDispose]();
+  await using client = clusterClient([gone.address], { limits: { timeoutMs: 100 } });
+  const asked = client.call(echo, { text: "" }, { readOnly: true, isLong: true, timeoutMs: 3_600_000 });
+  await assert.rejects(asked, { code: "unavailable" });
+});
+
 test("a deadline that passes is a timeout for a read and an unknown outcome for a change", async () => {
   await using hung = await startServer({ wait: () => new Promise(() => {}) });
   await using client = clusterClient([hung.address]);
@@ -265,6 +273,14 @@ test("an answer that no retry would change is given at once", async () => {
   await using client = clusterClient([server.address]);
   await assert.rejects(client.call(add, { to: "/a", amount: 1 }, { retryUnknown: true }), { code: "not-empty" });
   assert.equal(asked, 1);
+});
+
+test("a leader is not looked for as long as long work may take", async () => {
+  const gone = await startServer({});
+  await gone[Symbol.asyncDispose]();
+  await using client = clusterClient([gone.address], { limits: { timeoutMs: 100 } });
+  const asked = client.call(echo, { text: "" }, { readOnly: true, isLong: true, timeoutMs: 3_600_000 });
+  await assert.rejects(asked, { code: "unavailable" });
 });
 
 test("a client that does not follow asks the first address only", async () => {

@@ -58,7 +58,10 @@ export type ClusterCallOptions = Omit<CallOptions, "repeatable"> & {
   readonly readOnly?: boolean;
   /** Of reads. Default: the leader. What only a leader can answer is asked of the leader also with `any`. */
   readonly from?: ReadFrom;
-  /** The work itself takes long: one attempt may take all the time of the call. A master that hangs is noticed all the same. */
+  /**
+   * The work itself takes long: one attempt may take all the time of the call. A master that hangs is noticed all the same, and a leader
+   * is looked for no longer than otherwise.
+   */
   readonly isLong?: boolean;
 };
 
@@ -131,7 +134,8 @@ export class ClusterClient {
     const { target } = this.#group;
     const attemptMs = this.#attemptMs(timeoutMs, options);
     return this.#attempt(target, method, request, options, attemptMs).catch((error: unknown) => {
-      const attempts = new Attempts(this.#clock, startMs, timeoutMs, options);
+      const patienceMs = options.isLong === true ? Math.min(timeoutMs, this.#timeoutMs) : timeoutMs;
+      const attempts = new Attempts(this.#clock, startMs, patienceMs, options);
       return this.#callAgain(attempts, target, error, method, request, options);
     });
   }
@@ -184,8 +188,9 @@ export class ClusterClient {
     }
   }
 
-  #attemptMs(remainingMs: number, { isLong }: ClusterCallOptions): number {
-    return isLong === true ? remainingMs : Math.min(remainingMs, this.#limits.attemptTimeoutMs);
+  #attemptMs(remainingMs: number, { isLong, timeoutMs }: ClusterCallOptions): number {
+    if (isLong === true) return timeoutMs ?? this.#timeoutMs;
+    return Math.min(remainingMs, this.#limits.attemptTimeoutMs);
   }
 
   #attempt<Request, Reply>(
