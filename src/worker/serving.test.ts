@@ -173,6 +173,9 @@ test("a full cache answers no-space, goes on serving, and takes the file once th
     await cluster.until("it is free", () => !file.isPinned && !file.isOpen && !file.isProtected);
     assert.ok((await cluster.getBytes(worker, next.file.id)).equals(next.bytes));
     assert.equal(worker.cache.get(pinned.file.id), undefined);
+    // Its reader has everything before the fill that brought it has ended; until then it stays.
+    const arrived = worker.cache.get(next.file.id) ?? assert.fail();
+    await cluster.until("its fill has ended", () => !arrived.isProtected);
     cluster.master.push({ kind: "free", versions: [next.file.id] });
     await cluster.until("it is gone at the master, too", () => cluster.master.holdings.get(worker.id)?.size === 0);
   });
