@@ -230,7 +230,15 @@ test("a new leader knows all workers and what they hold in its first answer; a n
           .filter(({ complete }) => complete)
           .map(({ worker }) => worker.id)
           .sort();
-      for (let round = 0; round < 400 && (await holdersOf()).length < 2; round++) await sleep(25);
+      // Workers gather what changed for a moment before they report it, to each master by itself.
+      for (const { id } of cluster.masters.nodes) {
+        const from = { master: id };
+        const known = async (): Promise<number> =>
+          (await client.location("/m/model.bin", { consistency: "local", from })).holders.filter(
+            ({ complete }) => complete,
+          ).length;
+        for (let round = 0; round < 400 && (await known()) < 2; round++) await sleep(25);
+      }
       const killed = await cluster.masters.leader();
       await killed.kill();
       const { workers } = await client.workers();
