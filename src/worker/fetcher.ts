@@ -44,7 +44,7 @@ export const fetcherLimits: FetcherLimits = {
   originReadsMax: 8,
   peerReadsMax: 8,
   diskReadsMax: 2,
-  directWritesMax: 3,
+  directWritesMax: 12,
   sourcesMax: 12,
   listWaitMs: 500,
   firstListWaitMs: 3000,
