@@ -4,7 +4,7 @@
  */
 
 import { randomUUID } from "node:crypto";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { HeadpondError, isHeadpondError } from "../base/errors.ts";
 import { type ClusterId, parseMasterId } from "../base/ids.ts";
 import { formatBytes } from "../base/units.ts";
@@ -216,9 +216,4 @@ export async function fetchBackup(
 function plain(checkpoint: NonNullable<BackupAbout["checkpoint"]>): NonNullable<BackupAbout["checkpoint"]> {
   const { index, term, digest, bytes, xxh64 } = checkpoint;
   return { index, term, digest, bytes, xxh64 };
-}
-
-/** Where `repair` keeps what it fetches until it has its place. */
-export function arrivingDirectory(masterDirectory: string): string {
-  return join(masterDirectory, "arriving");
 }

@@ -4,14 +4,16 @@
  */
 
 import { join, resolve } from "node:path";
+import type { MasterStatus } from "../base/cluster.ts";
 import { HeadpondError } from "../base/errors.ts";
 import { NodeDisk } from "../io/node-disk.ts";
 import { compareJournals } from "../journal/compare.ts";
 import { readMeta } from "../journal/journal-meta.ts";
 import { replaceState } from "../journal/repair.ts";
+import { askMasters } from "./ask-masters.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import type { Context } from "./context.ts";
-import { arrivingDirectory, fetchBackup } from "./journal-backup.ts";
+import { fetchBackup } from "./journal-backup.ts";
 import { describePayload } from "./journal-describe.ts";
 import { journalDirectory, lockMaster, stateDirectory } from "./master-directory.ts";
 
@@ -63,7 +65,7 @@ export function addRepair({ signal }: Commands, parent: Commands["program"]): vo
         const journal = journalDirectory(directory);
         await readMeta(disk, journal);
         const lock = await lockMaster(disk, directory);
-        const arriving = arrivingDirectory(directory);
+        const arriving = join(directory, "arriving");
         try {
           await disk.removeTree(arriving);
           const from = flags["from"] === undefined ? undefined : String(flags["from"]);
@@ -97,24 +99,51 @@ export function addRepair({ signal }: Commands, parent: Commands["program"]): vo
     );
 }
 
+/** Compares what masters say of themselves: digests at the same entry, from each master's own mouth where it answers. */
 async function diffRunning(context: Context): Promise<number> {
-  const { members } = await context.client().membership.members({ signal: context.signal });
-  const byIndex = new Map<number, Set<string>>();
-  for (const { appliedIndex, digest } of members) {
-    if (digest === "") continue;
-    byIndex.set(appliedIndex, (byIndex.get(appliedIndex) ?? new Set()).add(digest));
+  let { masters } = await askMasters(context);
+  let found = compareDigests(masters);
+  // Entries go on coming: what cannot be compared at one moment can at another.
+  for (let round = 1; found.verdict === "unknown" && round < comparisonsMax; round++) {
+    await context.clock.sleep(comparisonIntervalMs, context.signal);
+    ({ masters } = await askMasters(context));
+    found = compareDigests(masters);
   }
-  const same = [...byIndex.values()].every((digests) => digests.size === 1);
-  const comparable = [...byIndex.values()].length < members.length || members.length === 1;
-  context.output.result({ same, comparable, members }, () => {
-    context.output.table(members, [
+  context.output.result({ ...found, members: masters }, () => {
+    context.output.table(masters, [
       { title: "MASTER", value: (row) => row.id },
-      { title: "APPLIED", value: (row) => String(row.appliedIndex), align: "right" },
-      { title: "DIGEST", value: (row) => row.digest },
+      { title: "AT ENTRY", value: (row) => String(digestIndexOf(row)), align: "right" },
+      { title: "DIGEST", value: (row) => (row.digest === "" ? "none known" : row.digest) },
     ]);
-    if (!same) context.output.line("DIFFERENT: equal entries gave different states: headpond journal repair");
-    else if (comparable) context.output.line("same, as far as they can be compared now");
-    else context.output.line("no two masters have a digest at the same entry now: ask again");
+    context.output.line(verdicts[found.verdict]);
   });
-  return same ? 0 : 1;
+  return exitCodes[found.verdict];
+}
+
+const comparisonsMax = 20;
+const comparisonIntervalMs = 300;
+/** 5: done in part. */
+const exitCodes = { same: 0, different: 1, unknown: 5 } as const;
+
+const verdicts = {
+  same: "same",
+  different: "DIFFERENT: equal entries gave different states: headpond journal repair",
+  unknown: "not all masters have a digest at the same entry now: ask again when nothing changes",
+} as const;
+
+/** `unknown`: nothing differs, but not all could be compared. */
+export function compareDigests(masters: readonly MasterStatus[]): { readonly verdict: keyof typeof verdicts } {
+  const byIndex = new Map<number, Set<string>>();
+  for (const master of masters) {
+    if (master.digest === "") continue;
+    const index = digestIndexOf(master);
+    byIndex.set(index, (byIndex.get(index) ?? new Set()).add(master.digest));
+  }
+  if ([...byIndex.values()].some((digests) => digests.size > 1)) return { verdict: "different" };
+  const all = masters.every(({ digest }) => digest !== "") && byIndex.size === 1;
+  return { verdict: all ? "same" : "unknown" };
+}
+
+function digestIndexOf({ digestIndex, appliedIndex }: MasterStatus): number {
+  return digestIndex ?? appliedIndex;
 }
