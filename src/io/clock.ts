@@ -16,3 +16,22 @@ export interface Clock {
 export interface Timer {
   clear(): void;
 }
+
+/** A `sleep` out of a timer: resolves when it calls back, and revokes it when the signal fires first. */
+export function sleepBy(start: (callback: () => void) => Timer, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) {
+      reject(signal.reason as Error);
+      return;
+    }
+    const onAbort = (): void => {
+      timer.clear();
+      reject(signal?.reason as Error);
+    };
+    const timer = start(() => {
+      signal?.removeEventListener("abort", onAbort);
+      resolve();
+    });
+    signal?.addEventListener("abort", onAbort, { once: true });
+  });
+}

@@ -3,7 +3,7 @@
  * time in the order in which they were set: the same test, the same order.
  */
 
-import type { Clock, Timer } from "./clock.ts";
+import { type Clock, sleepBy, type Timer } from "./clock.ts";
 
 type Entry = { readonly dueMs: number; readonly callback: () => void };
 
@@ -36,21 +36,7 @@ export class ManualClock implements Clock {
   }
 
   sleep(durationMs: number, signal?: AbortSignal): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (signal?.aborted) {
-        reject(signal.reason as Error);
-        return;
-      }
-      const onAbort = (): void => {
-        timer.clear();
-        reject(signal?.reason as Error);
-      };
-      const timer = this.timer(durationMs, () => {
-        signal?.removeEventListener("abort", onAbort);
-        resolve();
-      });
-      signal?.addEventListener("abort", onAbort, { once: true });
-    });
+    return sleepBy((callback) => this.timer(durationMs, callback), signal);
   }
 
   /** Timers and sleeps that are still to come. */

@@ -3,7 +3,7 @@
  * `sleep` does, because somebody waits for it: a loop that should not hold the process up aborts its sleep on close.
  */
 
-import type { Clock, Timer } from "./clock.ts";
+import { type Clock, sleepBy, type Timer } from "./clock.ts";
 
 /** Node's timers fire at once beyond this; longer waits are made of several. */
 const timeoutMaxMs = 2 ** 31 - 1;
@@ -18,21 +18,7 @@ export class NodeClock implements Clock {
   }
 
   sleep(durationMs: number, signal?: AbortSignal): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (signal?.aborted) {
-        reject(signal.reason as Error);
-        return;
-      }
-      const onAbort = (): void => {
-        wait.clear();
-        reject(signal?.reason as Error);
-      };
-      const wait = startTimer(durationMs, true, () => {
-        signal?.removeEventListener("abort", onAbort);
-        resolve();
-      });
-      signal?.addEventListener("abort", onAbort, { once: true });
-    });
+    return sleepBy((callback) => startTimer(durationMs, true, callback), signal);
   }
 
   nextTurn(): Promise<void> {

@@ -8,7 +8,7 @@
  */
 
 import type { Random } from "../base/random.ts";
-import type { Clock, Timer } from "../io/clock.ts";
+import { type Clock, sleepBy, type Timer } from "../io/clock.ts";
 import { EventQueue } from "./event-queue.ts";
 
 const transcriptLinesKept = 400;
@@ -201,21 +201,7 @@ export class SimClock implements Clock {
   }
 
   sleep(durationMs: number, signal?: AbortSignal): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (signal?.aborted) {
-        reject(signal.reason as Error);
-        return;
-      }
-      const onAbort = (): void => {
-        timer.clear();
-        reject(signal?.reason as Error);
-      };
-      const timer = this.timer(durationMs, () => {
-        signal?.removeEventListener("abort", onAbort);
-        resolve();
-      });
-      signal?.addEventListener("abort", onAbort, { once: true });
-    });
+    return sleepBy((callback) => this.timer(durationMs, callback), signal);
   }
 }
 
