@@ -277,7 +277,8 @@ describe(`messages as bytes (SEED=${seed})`, () => {
         assert.ok(error instanceof HeadpondError && error.code === "corrupt", String(error));
       }
     }
-    assert.ok(accepted > 200, `only ${accepted} accepted`);
+    // About 250 by chance: far below, the bytes are not near enough to messages to prove anything.
+    assert.ok(accepted > 100, `only ${accepted} accepted`);
   });
 
   it("lengths that lie are refused before anything is allocated for them", () => {
