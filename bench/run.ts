@@ -1,10 +1,11 @@
 /**
  * `npm run bench`: lists the benchmarks; `npm run bench NAME [-- --quick]` runs one. Results are JSON lines on stdout, progress
- * goes to stderr. `--smoke` runs every benchmark at its smallest size, so that none rots: it checks that each still works,
+ * goes to stderr. `--only METRIC`: no more of it than that figure needs, where a benchmark has parts. `--smoke` runs every benchmark at its smallest size, so that none rots: it checks that each still works,
  * and judges no figure.
  */
 
 import { parseArgs } from "node:util";
+import { distribute } from "./distribute.ts";
 import { failover } from "./failover.ts";
 import type { Benchmark, BenchmarkSize, Result } from "./lib/benchmark.ts";
 import { metaLocal } from "./meta-local.ts";
@@ -14,12 +15,21 @@ import { readCached } from "./read-cached.ts";
 import { readMiss } from "./read-miss.ts";
 import { snapshot } from "./snapshot.ts";
 
-const benchmarks: readonly Benchmark[] = [metaLocal, metaRaft, metaRestart, readCached, readMiss, failover, snapshot];
+const benchmarks: readonly Benchmark[] = [
+  metaLocal,
+  metaRaft,
+  metaRestart,
+  readCached,
+  readMiss,
+  distribute,
+  failover,
+  snapshot,
+];
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { quick: { type: "boolean" }, smoke: { type: "boolean" } },
+    options: { quick: { type: "boolean" }, smoke: { type: "boolean" }, only: { type: "string" } },
   });
   const size: BenchmarkSize = values.smoke === true ? "smoke" : values.quick === true ? "quick" : "full";
   const [name] = positionals;
@@ -41,6 +51,7 @@ async function main(): Promise<number> {
     try {
       await benchmark.run({
         size,
+        only: values.only,
         emit: (given) => {
           const { ratio, ...rest } = given;
           // A peer's figure can round to 0 at smoke size: no ratio is better than a wrong one.

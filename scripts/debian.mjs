@@ -20,6 +20,7 @@ const programs = [
   },
   { package: "iproute2", program: "ip", purpose: "masters in network namespaces", gates: ["e2e", "bench"] },
   { package: "nftables", program: "nft", purpose: "networks that are cut", gates: ["e2e", "bench"] },
+  { package: "curl", program: "curl", purpose: "copies compared by what is served", gates: ["e2e", "bench"] },
   { package: "iperf3", program: "iperf3", purpose: "the limit of the bulk read benchmark", gates: ["bench"] },
   { package: "chromium", program: "chromium", purpose: "the status page in a browser", gates: ["browser"] },
   { package: "faketime", program: "faketime", purpose: "wall clocks that jump", gates: ["e2e"] },

@@ -16,6 +16,8 @@ export type Result = {
 
 export type BenchmarkContext = {
   readonly size: BenchmarkSize;
+  /** The one metric that is asked for; undefined: all. */
+  readonly only: string | undefined;
   readonly emit: (result: Result) => void;
   /** Progress, for people. */
   readonly note: (text: string) => void;

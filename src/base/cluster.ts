@@ -196,6 +196,8 @@ export const JobWorkerProgress = Type.Object({
   filesDone: Count,
   filesTotal: Count,
   ready: Type.Boolean(),
+  /** When it became ready, as the leader saw it. */
+  readyMs: Type.Optional(TimeMs),
   originBytes: Count,
 });
 export type JobWorkerProgress = Static<typeof JobWorkerProgress>;

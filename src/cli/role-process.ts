@@ -32,9 +32,15 @@ export class ServerProcess {
   readonly child: ChildProcess;
   #log = "";
 
-  constructor(name: string, command: string, args: readonly string[], environment: NodeJS.ProcessEnv = process.env) {
+  constructor(
+    name: string,
+    command: string,
+    args: readonly string[],
+    environment: NodeJS.ProcessEnv = process.env,
+    { standardInput = false }: { readonly standardInput?: boolean } = {},
+  ) {
     this.name = name;
-    this.child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], env: environment });
+    this.child = spawn(command, args, { stdio: [standardInput ? "pipe" : "ignore", "pipe", "pipe"], env: environment });
     this.child.stderr?.on("data", (chunk: Buffer) => {
       this.#log = (this.#log + chunk.toString()).slice(-keptLogBytes);
     });

@@ -63,6 +63,8 @@ type Part = {
   live: boolean;
   lostSinceMs: number | undefined;
   incarnation: string;
+  /** When it had the whole; undefined: not now. */
+  readyAtMs: number | undefined;
   /** Sum of the worker's own counts of origin bytes, as last seen. */
   originAbsolute: number;
   /** Of those, what this job has to answer for. */
@@ -128,6 +130,7 @@ export class JobRun {
         live: false,
         lostSinceMs: options.nowMs,
         incarnation: mark?.incarnation ?? "",
+        readyAtMs: undefined,
         originAbsolute: mark?.absolute ?? 0,
         originCounted: mark?.counted ?? 0,
       });
@@ -160,7 +163,7 @@ export class JobRun {
       absolute += view.originBytes(file);
       part.bytesDone += coverageBytes(coverage, file.sizeBytes, file.blockSizeBytes);
       if (trustComplete && coverage.complete) part.ok.add(index);
-      this.#settle(part, index, coverage.complete);
+      this.#settle(part, index, coverage.complete, nowMs);
       if (!part.done.has(index) && !part.failed.has(index)) part.due.set(index, nowMs);
     });
     // Counts of another life begin at 0; those of the same life go on from where they were seen last.
@@ -211,7 +214,7 @@ export class JobRun {
       part.ok.delete(index);
       part.due.set(index, nowMs);
     }
-    this.#settle(part, index, after.complete);
+    this.#settle(part, index, after.complete, nowMs);
     this.changes++;
   }
 
@@ -229,7 +232,7 @@ export class JobRun {
     this.changes++;
     if (verdict.ok) {
       part.ok.add(index);
-      this.#settle(part, index, complete);
+      this.#settle(part, index, complete, nowMs);
       return;
     }
     const attempts = (part.attempts.get(index) ?? 0) + 1;
@@ -347,15 +350,25 @@ export class JobRun {
   }
 
   workers(): JobWorkerProgress[] {
-    return [...this.#parts.values()].map((part) => ({
-      worker: part.id,
-      bytesDone: Math.max(0, Math.min(part.bytesDone, this.#bytesPerWorker)),
-      bytesTotal: this.#bytesPerWorker,
-      filesDone: part.done.count,
-      filesTotal: this.files.length,
-      ready: part.done.count === this.files.length && this.files.length > 0,
-      originBytes: part.originCounted,
-    }));
+    return [...this.#parts.values()].map((part) => {
+      const ready = part.done.count === this.files.length && this.files.length > 0;
+      return {
+        worker: part.id,
+        bytesDone: Math.max(0, Math.min(part.bytesDone, this.#bytesPerWorker)),
+        bytesTotal: this.#bytesPerWorker,
+        filesDone: part.done.count,
+        filesTotal: this.files.length,
+        ready,
+        ...(ready && part.readyAtMs !== undefined ? { readyMs: this.#wallMs(part.readyAtMs) } : {}),
+        originBytes: part.originCounted,
+      };
+    });
+  }
+
+  /** As the leader's clock had it, counted from the job's start. */
+  #wallMs(monotonicMs: number): number {
+    const { startedMs, createdMs } = this.document;
+    return Math.round((startedMs ?? createdMs) + Math.max(0, monotonicMs - this.#startedMonotonicMs));
   }
 
   /** Bytes per second over the last seconds. */
@@ -382,9 +395,11 @@ export class JobRun {
   }
 
   /** Brings `done` in line with what the worker has said and the block map shows. */
-  #settle(part: Part, index: number, complete: boolean): void {
+  #settle(part: Part, index: number, complete: boolean, nowMs: number): void {
     if (complete && part.ok.has(index) && !part.failed.has(index)) part.done.add(index);
     else part.done.delete(index);
+    if (part.done.count < this.files.length) part.readyAtMs = undefined;
+    else part.readyAtMs ??= nowMs;
   }
 
   #fail(part: Part, index: number, code: string, message: string): void {
