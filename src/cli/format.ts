@@ -24,7 +24,13 @@ export function addFormat({ program, signal }: Commands): void {
         const clusterId = flags["clusterId"] === undefined ? undefined : String(flags["clusterId"]);
         const journal = await journalOf(context, clusterId, flags["join"] === true);
         const { formatMaster } = await import("./master-directory.ts");
-        await formatMaster({ disk: new NodeDisk(), clock: context.clock, directory, journal, erase });
+        await formatMaster({
+          disk: new NodeDisk({ isPrivate: true }),
+          clock: context.clock,
+          directory,
+          journal,
+          erase,
+        });
         const { type } = journal;
         context.output.result({ clusterId: journal.clusterId, directory, journal: type }, () => {
           context.output.line(`formatted ${directory} for the cluster ${journal.clusterId}`);

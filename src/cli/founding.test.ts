@@ -47,16 +47,22 @@ test("several founders must be given one id: they are told a fresh one, and foun
   assert.deepEqual(given, { type: "raft", id: "m1", founders: three, clusterId: suggested[0] });
 });
 
-test("with cluster.id an empty directory is founded at the first start", () => {
-  const journal = journalOfFirstStart(raft(three, { cluster: "eu-1" }));
-  assert.deepEqual(journal, { type: "raft", id: "m1", founders: three, clusterId: "eu-1" });
+test("with cluster.id an empty directory is never founded by a start: all disks of a cluster that was there may be gone", () => {
+  const local = loadConfig({ file: { cluster: { id: "eu-1" } } }).config;
+  for (const config of [raft(three, { cluster: "eu-1" }), raft({ m1: "h1:7072" }, { cluster: "eu-1" }), local]) {
+    assert.throws(() => journalOfFirstStart(config), {
+      code: "not-found",
+      message: /eu-1 \(cluster\.id\).*headpond format.*--replace.*journal restore/,
+    });
+    assert.equal(journalToFormat(config, undefined).clusterId, "eu-1");
+  }
 });
 
 test("who is no founder is told how to join instead", () => {
   assert.throws(
-    () => journalOfFirstStart(raft(three, { id: "m4", cluster: "eu-1" })),
+    () => journalToFormat(raft(three, { id: "m4", cluster: "eu-1" }), undefined),
     /m4 .*is not in.*m1, m2, m3.*--join/,
   );
-  assert.throws(() => journalOfFirstStart(raft({}, { cluster: "eu-1" })), /members is empty.*--join/);
+  assert.throws(() => journalToFormat(raft({}, { cluster: "eu-1" }), undefined), /members is empty.*--join/);
   assert.throws(() => journalToFormat(raft(three), "not an id"), /is no id of a cluster/);
 });

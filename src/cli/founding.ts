@@ -26,16 +26,27 @@ export function journalToFormat(config: Config, clusterId: string | undefined): 
   return { type: "raft", id: config["master.id"] as MasterId, founders, clusterId: given ?? newClusterId() };
 }
 
-/** By the first start on an empty directory: only when no founder can make another cluster of it than the others. */
+/**
+ * By the first start on an empty directory: only when nothing can be lost by it. With `cluster.id` the cluster may have been there before, and
+ * masters whose disks were all wiped would found it anew, empty, under the id by which workers know whose blocks they hold.
+ */
 export function journalOfFirstStart(config: Config): NewJournal {
+  const expected = config["cluster.id"];
+  if (expected !== undefined) {
+    throw new HeadpondError(
+      "not-found",
+      `${config["master.dir"]} is empty, and a start does not found cluster ${expected} (cluster.id), which may have been there before. ` +
+        "To found it, once and when it never was: `headpond format` for each of its founders. If this disk was lost: start with a new master.id and " +
+        "--join HOST:PORT --replace ID. If all were lost: `headpond journal restore` from a backup, or format with a new cluster.id",
+    );
+  }
   if (config["journal.type"] !== "raft") return journalToFormat(config, undefined);
   const founders = foundersOf(config);
-  if (config["cluster.id"] !== undefined || Object.keys(founders).length === 1)
-    return journalToFormat(config, undefined);
+  if (Object.keys(founders).length === 1) return journalToFormat(config, undefined);
   throw new HeadpondError(
     "not-found",
     `${config["master.dir"]} is empty. To found a cluster run \`headpond format --cluster-id ${newClusterId()}\` with this id for each of ` +
-      `${Object.keys(founders).join(", ")} (or set cluster.id); to join one that exists start with --join HOST:PORT of a master`,
+      `${Object.keys(founders).join(", ")}; to join one that exists start with --join HOST:PORT of a master`,
   );
 }
 

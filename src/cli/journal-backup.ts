@@ -68,7 +68,7 @@ export function addBackup({ signal }: Commands, parent: Commands["program"]): vo
     )
     .action(
       action(signal, async (context, flags, source: string) => {
-        const disk = new NodeDisk();
+        const disk = new NodeDisk({ isPrivate: true });
         const directory = resolve(String(flags["dir"]));
         const forced = flags["forceNewCluster"] === true;
         const from = await sourceOf(resolve(source), forced);
@@ -110,7 +110,7 @@ export function addBackup({ signal }: Commands, parent: Commands["program"]): vo
 }
 
 async function sourceOf(directory: string, forced: boolean): Promise<RestoreSource> {
-  const disk = new NodeDisk();
+  const disk = new NodeDisk({ isPrivate: true });
   if (!forced) {
     try {
       return await backupSource(disk, directory);
@@ -171,7 +171,7 @@ export async function fetchBackup(
   request: { readonly history?: boolean; readonly local?: boolean; readonly stateOnly?: boolean },
   from: string | undefined,
 ): Promise<{ readonly about: BackupAbout; readonly configuration: string | undefined; readonly bytes: number }> {
-  const writer = new BackupWriter({ disk: new NodeDisk(), directory });
+  const writer = new BackupWriter({ disk: new NodeDisk({ isPrivate: true }), directory });
   const bar = new ProgressBar(context.output, () => context.clock.monotonicMs());
   const source = from === undefined ? {} : { from: { master: from } };
   const startedMs = context.clock.monotonicMs();

@@ -27,7 +27,7 @@ export function addRepair({ signal }: Commands, parent: Commands["program"]): vo
     action(signal, async (context, _flags, left: string | undefined, right: string | undefined) => {
       if (left === undefined) return diffRunning(context);
       if (right === undefined) throw new HeadpondError("invalid", "give two directories of journals, or none");
-      const disk = new NodeDisk();
+      const disk = new NodeDisk({ isPrivate: true });
       const describe = (payload: Uint8Array): string => JSON.stringify(describePayload(payload));
       const found = await compareJournals(disk, resolve(left), resolve(right), describe);
       const same = found.sameCluster && found.differences.length === 0;
@@ -60,7 +60,7 @@ export function addRepair({ signal }: Commands, parent: Commands["program"]): vo
     .option("--from <id>", "the master whose state is taken; by default the leader")
     .action(
       action(signal, async (context, flags) => {
-        const disk = new NodeDisk();
+        const disk = new NodeDisk({ isPrivate: true });
         const directory = resolve(String(flags["dir"]));
         const journal = journalDirectory(directory);
         await readMeta(disk, journal);

@@ -27,7 +27,7 @@ export function addMigrate({ signal }: Commands, parent: Commands["program"]): v
       action(signal, async (context, flags) => {
         const directory = String(flags["dir"]);
         const to = String(flags["to"]);
-        const disk = new NodeDisk();
+        const disk = new NodeDisk({ isPrivate: true });
         if (to === "local") {
           const done = await locked(disk, directory, (journal) => convertToLocal({ disk, directory: journal }));
           context.output.result({ ...done, directory, journal: to }, () =>

@@ -29,8 +29,9 @@ export type ServeMasterOptions = {
   readonly handsOver?: boolean;
 };
 
-export async function serveMaster(config: Config, doors: Doors, options: ServeMasterOptions = {}): Promise<Served> {
+export async function serveMaster(config: Config, given: Doors, options: ServeMasterOptions = {}): Promise<Served> {
   const { join, handsOver = true } = options;
+  const doors = { ...given, disk: given.privateDisk };
   const { clock, disk, network } = doors;
   const joining = join === undefined ? undefined : new Joining(config, doors, join);
   const logger = doors.logger.child({ master: config["master.id"] });
@@ -86,7 +87,7 @@ export async function serveMaster(config: Config, doors: Doors, options: ServeMa
       namespace,
       alarm,
       verifyJournal: () => verifyJournal(disk, journalDirectory(directory)),
-      openUnderStore: openUnderStoreWith(doors, metrics),
+      openUnderStore: openUnderStoreWith(given, metrics),
       workerTimeoutMs: config["master.workerTimeout"],
       rates: definedRates(config),
     });

@@ -12,7 +12,10 @@ import { TcpNetwork } from "../io/tcp-network.ts";
 
 export type Doors = {
   readonly clock: Clock;
+  /** Of files that users may see: under stores, the block cache. */
   readonly disk: Disk;
+  /** Of what a master keeps: it knows the secrets of all mounts. */
+  readonly privateDisk: Disk;
   readonly network: Network;
   readonly logger: LeveledLogger;
   /** Ends the process at once, without any clean-up: the state on disk is right, the one in memory is not known to be. */
@@ -35,6 +38,7 @@ export function makeDoors(config: Config): Doors {
   return {
     clock: new NodeClock(),
     disk: new NodeDisk(),
+    privateDisk: new NodeDisk({ isPrivate: true }),
     network: new TcpNetwork(),
     logger,
     onFatal: (error) => {

@@ -237,3 +237,28 @@ test("a real disk keeps Node's error codes and follows symbolic links to what th
   await assert.rejects(disk.removeDirectory(`${root}/target`), { code: "ENOTDIR" });
   fs.rmSync(root, { recursive: true });
 });
+
+test("what a private disk makes is for its owner only, whatever the umask says", async () => {
+  const root = await fs.promises.mkdtemp(join(os.tmpdir(), "headpond-disk-"));
+  const before = process.umask(0);
+  try {
+    const modeOf = async (path: string): Promise<number> => (await fs.promises.stat(path)).mode & 0o777;
+    const disk = new NodeDisk({ isPrivate: true });
+    await disk.makeDirectory(`${root}/a/b`);
+    for (const name of [`${root}/a`, `${root}/a/b`]) assert.equal(await modeOf(name), 0o700);
+    for (const options of [{}, { direct: true }]) {
+      const path = `${root}/a/file-${Object.keys(options).join()}`;
+      await (await disk.open(path, "create", options)).close();
+      assert.equal(await modeOf(path), 0o600);
+    }
+    const lock = await disk.lock(`${root}/a/lock`);
+    assert.equal(await modeOf(`${root}/a/lock`), 0o600);
+    await lock?.release();
+    const open = new NodeDisk();
+    await open.makeDirectory(`${root}/c`);
+    assert.equal(await modeOf(`${root}/c`), 0o777);
+  } finally {
+    process.umask(before);
+    await fs.promises.rm(root, { recursive: true });
+  }
+});

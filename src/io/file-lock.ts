@@ -23,8 +23,8 @@ const flockTimeoutMs = 5000;
 /** The answer of `flock -n` when somebody else holds the lock. */
 const flockHeldStatus = 1;
 
-export async function takeFileLock(path: string): Promise<DiskLock | undefined> {
-  const descriptor = fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_CREAT, 0o644);
+export async function takeFileLock(path: string, mode: number): Promise<DiskLock | undefined> {
+  const descriptor = fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_CREAT, mode);
   let socket: net.Server | undefined;
   try {
     const hasSockets = process.platform === "linux";

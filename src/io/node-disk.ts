@@ -18,16 +18,30 @@ const openFlags: Readonly<Record<OpenMode, number>> = {
   "open-or-create": O_RDWR | O_CREAT,
 };
 
+export type NodeDiskOptions = {
+  /** What it makes is for its owner only: it may hold secrets, as all that a master keeps does. False: the process's umask decides. */
+  readonly isPrivate?: boolean;
+};
+
 export class NodeDisk implements Disk {
+  readonly #fileMode: number;
+  readonly #directoryMode: number;
+
+  constructor({ isPrivate = false }: NodeDiskOptions = {}) {
+    this.#fileMode = isPrivate ? 0o600 : 0o666;
+    this.#directoryMode = isPrivate ? 0o700 : 0o777;
+  }
+
   async open(path: string, mode: OpenMode, options: OpenOptions = {}): Promise<DiskFile> {
     const flags = openFlags[mode];
-    if (!options.direct || directFlag === 0) return new NodeFile(path, await openDescriptor(path, flags));
+    const made = this.#fileMode;
+    if (!options.direct || directFlag === 0) return new NodeFile(path, await openDescriptor(path, flags, made));
     try {
-      return new NodeFile(path, await openDescriptor(path, flags | directFlag));
+      return new NodeFile(path, await openDescriptor(path, flags | directFlag, made));
     } catch (error) {
       if (errorCode(error) !== "EINVAL") throw error;
       // tmpfs and others refuse O_DIRECT, some only after they have made the file: so the second try must not be exclusive.
-      return new NodeFile(path, await openDescriptor(path, flags & ~O_EXCL));
+      return new NodeFile(path, await openDescriptor(path, flags & ~O_EXCL, made));
     }
   }
 
@@ -44,7 +58,7 @@ export class NodeDisk implements Disk {
   }
 
   async makeDirectory(path: string): Promise<void> {
-    await fs.promises.mkdir(path, { recursive: true });
+    await fs.promises.mkdir(path, { recursive: true, mode: this.#directoryMode });
   }
 
   rename(from: string, to: string): Promise<void> {
@@ -68,7 +82,7 @@ export class NodeDisk implements Disk {
   }
 
   async syncDirectory(path: string): Promise<void> {
-    const descriptor = await openDescriptor(path, O_RDONLY | O_DIRECTORY);
+    const descriptor = await openDescriptor(path, O_RDONLY | O_DIRECTORY, 0);
     try {
       await new Promise<void>((resolve, reject) => fs.fsync(descriptor, settle(resolve, reject)));
     } finally {
@@ -83,7 +97,7 @@ export class NodeDisk implements Disk {
 
   /** Makes `path` if absent, and its directory must exist; see `file-lock.ts` for how far the lock reaches. */
   async lock(path: string): Promise<DiskLock | undefined> {
-    return takeFileLock(path);
+    return takeFileLock(path, this.#fileMode);
   }
 }
 
@@ -94,6 +108,10 @@ class NodeFile implements DiskFile {
   constructor(path: string, descriptor: number) {
     this.path = path;
     this.#descriptor = descriptor;
+  }
+
+  get descriptor(): number {
+    return this.#descriptor;
   }
 
   read(buffer: Uint8Array, position: number): Promise<number> {
@@ -149,9 +167,9 @@ class NodeFile implements DiskFile {
   }
 }
 
-function openDescriptor(path: string, flags: number): Promise<number> {
+function openDescriptor(path: string, flags: number, mode: number): Promise<number> {
   return new Promise((resolve, reject) => {
-    fs.open(path, flags, 0o644, (error, descriptor) => (error === null ? resolve(descriptor) : reject(error)));
+    fs.open(path, flags, mode, (error, descriptor) => (error === null ? resolve(descriptor) : reject(error)));
   });
 }
 

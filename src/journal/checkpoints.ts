@@ -82,10 +82,11 @@ export class Checkpoints {
   async write(
     machine: Pick<StateMachine<unknown>, "writeCheckpoint">,
     configurationAt?: (index: number) => Configuration,
+    signal?: AbortSignal,
   ): Promise<Checkpoint> {
     const unfinished = `${this.#directory}/unfinished`;
     await this.#disk.removeTree(unfinished);
-    const { index, term, digest, sum } = await machine.writeCheckpoint(unfinished);
+    const { index, term, digest, sum } = await machine.writeCheckpoint(unfinished, signal);
     const existing = this.#known.find((checkpoint) => checkpoint.index === index);
     if (existing !== undefined) {
       await this.#disk.removeTree(unfinished);
@@ -215,7 +216,7 @@ function manifestName(index: number): string {
   return `${stateName(index)}.json`;
 }
 
-async function sumFile(disk: Disk, path: string): Promise<{ bytes: number; xxh64: string }> {
+export async function sumFile(disk: Disk, path: string): Promise<{ bytes: number; xxh64: string }> {
   const file = await disk.open(path, "read");
   try {
     const hash = new Xxh64();

@@ -20,7 +20,7 @@ export async function createFirstSegment(log: NewLog, firstIndex: number, previo
   const path = `${directory}/${segmentName(1, firstIndex)}`;
   const file = await disk.open(`${path}.new`, "open-or-create");
   try {
-    await file.write(encodeSegmentHeader({ ...place, fresh: true, hardState, clusterId }), 0);
+    await file.write(encodeSegmentHeader({ ...place, fresh: true, hardState, clusterId, configurationIndex: 0 }), 0);
     const zeros = new Uint8Array(Math.min(4 * MiB, segmentBytes - segmentHeaderBytes));
     for (let at = segmentHeaderBytes; at < segmentBytes; at += zeros.length) {
       await file.write(zeros.subarray(0, Math.min(zeros.length, segmentBytes - at)), at);

@@ -27,14 +27,22 @@ export interface StateMachine<Result> {
   apply(entries: readonly Entry[]): Result[];
   /** Order-free digest of the whole state at `applied`, hexadecimal. */
   digest(): string;
-  /** Writes a consistent copy of the state as it is at the call into the new file `path`, durable when it resolves. Goes on applying meanwhile. */
-  writeCheckpoint(path: string): Promise<{
+  /**
+   * Writes a consistent copy of the state as it is at the call into the new file `path`, durable when it resolves. Goes on applying
+   * meanwhile. Rejects with the signal's reason, leaving no file, as soon as it can when that fires.
+   */
+  writeCheckpoint(
+    path: string,
+    signal?: AbortSignal,
+  ): Promise<{
     readonly index: number;
     readonly term: number;
     readonly digest: string;
     /** Of the file, by a machine that summed what it wrote: then nobody needs to read it again. */
     readonly sum?: { readonly bytes: number; readonly xxh64: string } | undefined;
   }>;
+  /** While the state's own disk is far behind: resolves when it is level enough to apply more. Undefined: apply. */
+  backPressure?(): Promise<void> | undefined;
   /**
    * Makes the state as it is at the call durable on its own disk. The journal calls it before it leaves the mark that
    * lets the next start trust the state after a reboot; without it such a start rebuilds the state.

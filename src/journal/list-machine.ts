@@ -39,13 +39,14 @@ export class ListMachine implements StateMachine<string> {
     return xxh64Hex(Buffer.from(JSON.stringify(this.list), "utf8"));
   }
 
-  async writeCheckpoint(path: string): Promise<{ index: number; term: number; digest: string }> {
+  async writeCheckpoint(path: string, signal?: AbortSignal): Promise<{ index: number; term: number; digest: string }> {
     const about = { ...this.applied, digest: this.digest() };
     const bytes = Buffer.from(JSON.stringify(this.list), "utf8");
     const file = await this.#disk.open(path, "create");
     try {
       await file.write(bytes, 0);
       await file.datasync();
+      signal?.throwIfAborted();
     } finally {
       await file.close();
     }

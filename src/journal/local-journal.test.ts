@@ -345,3 +345,19 @@ test("a checkpoint that cannot be written loses nothing, and the next one works"
   assert.equal(again.machine.list.length, 40);
   await again.journal.close();
 });
+
+test("a journal that is closed gives up the checkpoint that is being made, and leaves nothing of it", async () => {
+  const { journal, machine, disk } = await started();
+  await fill(journal, 20);
+  let wasAsked = false;
+  machine.writeCheckpoint = (_path, signal) => {
+    wasAsked = true;
+    return new Promise((_resolve, reject) => signal?.addEventListener("abort", () => reject(signal.reason as Error)));
+  };
+  const made = journal.checkpoint();
+  while (!wasAsked) await new Promise((resolve) => setImmediate(resolve));
+  await Promise.all([journal.close(), assert.rejects(made, { code: "cancelled" })]);
+  const again = await started({ disk });
+  assert.equal(again.machine.list.length, 20);
+  await again.journal.close();
+});

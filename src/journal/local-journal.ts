@@ -22,6 +22,7 @@ import { Checkpoints } from "./checkpoints.ts";
 import { CommittedFeed, defaultFeedLimits, type FeedLimits } from "./committed-feed.ts";
 import type { Entry, Journal, JournalStatus, Proposed, Role, SavedCheckpoint, StateMachine } from "./journal.ts";
 import { checkpointDirectory, lockPath, readBootId, readMeta, walDirectory } from "./journal-meta.ts";
+import { wrongSize } from "./raft-refusals.ts";
 import { recordType, type WalRecord } from "./record.ts";
 import { recoverState } from "./recover-state.ts";
 import { StateTrust } from "./state-trust.ts";
@@ -118,6 +119,7 @@ export class LocalJournal<Result> implements Journal<Result> {
   /** The flush loop, while it runs. */
   #running: Promise<void> | undefined;
   #restTimer: Timer | undefined;
+  readonly #closing = new AbortController();
   #checkpointing: Promise<{ readonly index: number; readonly bytes: number; readonly durationMs: number }> | undefined;
   #bytesSinceCheckpoint = 0;
   #entriesSinceCheckpoint = 0;
@@ -223,6 +225,7 @@ export class LocalJournal<Result> implements Journal<Result> {
     if (this.#state !== "open") return;
     this.#state = "closing";
     while (this.#running !== undefined) await this.#running;
+    this.#closing.abort(new HeadpondError("cancelled", "the journal was closed while a checkpoint was made"));
     await this.#checkpointing?.catch(() => {});
     this.#restTimer?.clear();
     this.#feed.close();
@@ -288,12 +291,7 @@ export class LocalJournal<Result> implements Journal<Result> {
     if (this.#state !== "open" || this.#failure !== undefined) return this.#unavailable();
     const { maxQueuedEntries, maxQueuedBytes } = this.#limits;
     const maxPayloadBytes = Math.min(this.#limits.maxPayloadBytes, this.#openWal().maxPayloadBytes);
-    if (payloadBytes === 0 || payloadBytes > maxPayloadBytes) {
-      return new HeadpondError(
-        "invalid",
-        `a command of ${payloadBytes} bytes: between 1 and ${maxPayloadBytes} are allowed`,
-      );
-    }
+    if (payloadBytes === 0 || payloadBytes > maxPayloadBytes) return wrongSize(payloadBytes, maxPayloadBytes);
     if (this.#queue.length >= maxQueuedEntries || this.#queuedBytes + payloadBytes > maxQueuedBytes) {
       return new HeadpondError(
         "overloaded",
@@ -448,7 +446,7 @@ export class LocalJournal<Result> implements Journal<Result> {
     if (this.#checkpointing !== undefined || this.#state !== "open") return;
     this.checkpoint().catch((error: unknown) => {
       // The log goes on growing and the next threshold tries again; nothing is lost.
-      this.#logger.error("checkpoint failed", { error: toHeadpondError(error).message });
+      if (this.#state === "open") this.#logger.error("checkpoint failed", { error: toHeadpondError(error).message });
     });
   }
 
@@ -457,7 +455,7 @@ export class LocalJournal<Result> implements Journal<Result> {
     const startMs = clock.monotonicMs();
     this.#bytesSinceCheckpoint = 0;
     this.#entriesSinceCheckpoint = 0;
-    const { index, bytes } = await this.#checkpoints.write(this.#machine);
+    const { index, bytes } = await this.#checkpoints.write(this.#machine, undefined, this.#closing.signal);
     const cutIndex = await this.#checkpoints.prune();
     await this.#openWal().cut(cutIndex);
     const durationMs = clock.monotonicMs() - startMs;

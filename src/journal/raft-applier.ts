@@ -16,6 +16,10 @@ export type RaftApplierOptions<Result> = {
   /** One call of `apply` takes at most so many. */
   readonly sliceEntries: number;
   readonly digestEveryEntries: number;
+  /** A leader takes in no more than its state bears; a standby is given what others committed, and has to wait by itself. */
+  readonly isStandby: () => boolean;
+  /** Wait between attempts when the state's disk refuses what it is given. */
+  readonly retryMs: number;
   /** These are in the state now. */
   readonly onApplied: (entries: readonly Entry[], results: readonly Result[]) => void;
   /** All that was given is. */
@@ -30,7 +34,10 @@ const noBytes = new Uint8Array(0);
 export class RaftApplier<Result> {
   readonly #options: RaftApplierOptions<Result>;
   #running: Promise<void> | undefined;
-  #closed = false;
+  readonly #closing = new AbortController();
+  readonly #closed = new Promise<void>((resolve) =>
+    this.#closing.signal.addEventListener("abort", () => resolve(), { once: true }),
+  );
 
   constructor(options: RaftApplierOptions<Result>) {
     this.#options = options;
@@ -43,7 +50,7 @@ export class RaftApplier<Result> {
   /** One batch at a time. The first slice is applied before this returns. */
   apply(entries: readonly LoggedEntry[]): void {
     assert(this.#running === undefined, "the entries given before are applied first");
-    if (this.#closed) return;
+    if (this.#closing.signal.aborted) return;
     this.#running = this.#run(entries);
   }
 
@@ -53,7 +60,7 @@ export class RaftApplier<Result> {
 
   /** Ends after the slice that is being applied. */
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#closing.abort();
     await this.drained();
   }
 
@@ -64,13 +71,27 @@ export class RaftApplier<Result> {
       if (!this.#applySlice(from === 0 && to === entries.length ? entries : entries.slice(from, to))) break;
       from = to;
       if (from === entries.length) break;
+      await this.#level();
       await this.#options.clock.nextTurn();
-      if (this.#closed) break;
+      if (this.#closing.signal.aborted) break;
     }
+    await this.#level();
     // Also after a single slice: only then `apply` has taken down that this runs.
     await Promise.resolve();
     this.#running = undefined;
     if (from === entries.length) this.#done(entries);
+  }
+
+  /** What is applied and not yet on the state's own disk is in memory: that must not grow without end. */
+  async #level(): Promise<void> {
+    const { machine, clock, isStandby, retryMs } = this.#options;
+    const { signal } = this.#closing;
+    while (isStandby() && !signal.aborted) {
+      const pressure = machine.backPressure?.();
+      if (pressure === undefined) return;
+      // A disk that refuses is asked again: the master says meanwhile that it cannot write its state.
+      await Promise.race([pressure, this.#closed]).catch(() => clock.sleep(retryMs, signal).catch(() => {}));
+    }
   }
 
   /** Up to the next multiple at most. */

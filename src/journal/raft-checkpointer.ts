@@ -38,6 +38,7 @@ export class RaftCheckpointer {
   /** What runs, or waits for its turn, last. */
   #last: Promise<unknown> = Promise.resolve();
   #running = 0;
+  readonly #closing = new AbortController();
   #bytes: number;
   #entries: number;
 
@@ -83,8 +84,9 @@ export class RaftCheckpointer {
     return this.#enqueue(() => this.#install(point, file));
   }
 
-  /** Waits for what is under way. */
-  async drained(): Promise<void> {
+  /** Gives up what is being written, and waits for what must not be left half done. */
+  async close(): Promise<void> {
+    this.#closing.abort(new HeadpondError("cancelled", "the journal was closed while a checkpoint was made"));
     while (this.#running > 0) await this.#last.catch(() => {});
   }
 
@@ -100,16 +102,18 @@ export class RaftCheckpointer {
   async #make(): Promise<Made> {
     const { checkpoints, machine, clock, logger, configurationAt } = this.#options;
     const startMs = clock.monotonicMs();
+    this.#closing.signal.throwIfAborted();
     this.#bytes = 0;
     this.#entries = 0;
-    const { index, bytes } = await checkpoints.write(machine, (at) => {
+    const configured = (at: number): Configuration => {
       const configuration = configurationAt(at);
       if (configuration !== undefined) return configuration;
       throw new HeadpondError(
         "unavailable",
         `the state was replaced while its checkpoint at ${at} was made: try again`,
       );
-    });
+    };
+    const { index, bytes } = await checkpoints.write(machine, configured, this.#closing.signal);
     const cutIndex = await this.#cut();
     const durationMs = clock.monotonicMs() - startMs;
     logger.info("checkpoint", { index, bytes, durationMs, cutIndex });

@@ -414,3 +414,30 @@ test("hazard 15: a pause of all timers is one tick, and changes no leader", asyn
     await propose(leader, "as before");
   });
 });
+
+test("a leader whose disk is full hands over before anybody could take it for a disk that hangs, and owes no answers", async () => {
+  const electionTimeoutMs = 5000;
+  await withFaults(
+    async ({ group }) => {
+      const leader = await group.described(60_000);
+      const startMs = group.clock.monotonicMs();
+      const disk = group.disk(leader.id);
+      disk.capacityBytes = disk.usedBytes;
+      const answers: Promise<string | undefined>[] = [];
+      for (let n = 0; n < 4000 && leader.journal.role === "leader"; n++) {
+        answers.push(codeOf(propose(leader, `${n} ${"x".repeat(1000)}`)));
+        if (n % 20 === 0) await group.clock.sleep(1);
+      }
+      const next = await nextLeader(group, leader);
+      const codes = new Set(await Promise.all(answers));
+      assert.ok(group.clock.monotonicMs() - startMs < electionTimeoutMs, "no timeout has helped");
+      assert.ok(codes.has("unknown-outcome") || codes.has("no-space"), [...codes].join());
+      assert.equal(await codeOf(propose(leader, "more")), "no-space");
+      await propose(next, "there is room here");
+      disk.capacityBytes = Number.MAX_SAFE_INTEGER;
+      await group.settled();
+      assert.deepEqual(texts(leader), texts(next));
+    },
+    { limits: { raft: { ...quickRaft, electionTimeoutMs, leaseMs: 0.9 * electionTimeoutMs } } },
+  );
+});

@@ -27,7 +27,7 @@ import { assembleRaft, type RaftParts } from "./raft-parts.ts";
 import { raftPeerEvents, sendMessages } from "./raft-peer-events.ts";
 import { RaftProposals } from "./raft-proposals.ts";
 import { openRaftPlace, type RaftPlace } from "./raft-recovery.ts";
-import { fullMajority, handingOver, overloadedProposals, overloadedReads, slowLeader } from "./raft-refusals.ts";
+import * as refusals from "./raft-refusals.ts";
 
 type State = "new" | "starting" | "open" | "closing" | "closed";
 
@@ -200,7 +200,7 @@ export class RaftJournal<Result> implements Journal<Result> {
     await peers.close();
     await applier.close();
     await writer.close();
-    await checkpointer.drained();
+    await checkpointer.close();
     await parts.divergence.drained();
     try {
       if (this.#failure === undefined && machine.flush !== undefined) {
@@ -233,6 +233,7 @@ export class RaftJournal<Result> implements Journal<Result> {
       place,
       wake: () => this.#wake(),
       onWritten: (...done) => this.#onWritten(...done),
+      onNoSpace: () => this.#giveUpFullDisk(),
       onApplied: (...done) => this.#onApplied(...done),
       onInstalled: (index) => {
         this.#proposals.lost(0, index);
@@ -296,6 +297,13 @@ export class RaftJournal<Result> implements Journal<Result> {
     this.#rest();
   }
 
+  /** Those who wait are told at once, and ask again with the same request at whoever has room (docs/decisions/0154). */
+  #giveUpFullDisk(): void {
+    this.#proposals.endAll(refusals.fullDisk("no-space"), refusals.fullDisk("unknown-outcome"));
+    this.#parts?.members.giveUpLeading();
+    this.#wake();
+  }
+
   #onApplied(entries: readonly Entry[], results: readonly Result[]): void {
     this.#proposals.applied(entries, results);
     this.#barriers.applied((entries.at(-1) as Entry).index);
@@ -309,9 +317,9 @@ export class RaftJournal<Result> implements Journal<Result> {
 
   #checkpointLater(): void {
     // The log goes on growing and the next threshold tries again; nothing is lost.
-    this.checkpoint().catch((error: unknown) =>
-      this.#logger.error("checkpoint failed", { error: toHeadpondError(error).message }),
-    );
+    this.checkpoint().catch((error: unknown) => {
+      if (this.#state === "open") this.#logger.error("checkpoint failed", { error: toHeadpondError(error).message });
+    });
   }
 
   // Turns.
@@ -327,7 +335,7 @@ export class RaftJournal<Result> implements Journal<Result> {
           parts.core.tick(nowMs);
           parts.members.tick();
           parts.digests.judge();
-          if (this.#diverged !== undefined) parts.members.giveUpLeading();
+          if (this.#diverged !== undefined || parts.writer.noSpace !== undefined) parts.members.giveUpLeading();
           this.#proposals.tick(parts.core.role === "leader", this.#raftConfig.electionTimeoutMs, nowMs);
           this.#turn(parts);
         });
@@ -391,7 +399,7 @@ export class RaftJournal<Result> implements Journal<Result> {
     for (const { context, index } of reads) this.#barriers.granted(context, index, appliedIndex);
     for (const refusal of refusedReads) {
       const overloaded = refusal.reason === "overloaded";
-      const error = overloaded ? overloadedReads(this.#barriers.count) : this.#refusalFor(refusal.reason);
+      const error = overloaded ? refusals.overloadedReads(this.#barriers.count) : this.#refusalFor(refusal.reason);
       this.#barriers.refused(refusal.context, error);
     }
   }
@@ -431,39 +439,33 @@ export class RaftJournal<Result> implements Journal<Result> {
     return this.#parts?.divergence.details;
   }
 
-  // Refusals.
-
   #refusal(payloadBytes: number): HeadpondError | undefined {
     const parts = this.#parts;
     if (parts === undefined || this.#state !== "open" || this.#failure !== undefined) return this.#unavailable();
     if (this.#diverged !== undefined) return new HeadpondError("unavailable", this.#diverged);
     const { maxQueuedEntries, maxQueuedBytes } = this.#limits;
     const maxPayloadBytes = Math.min(this.#limits.maxPayloadBytes, parts.wal.maxPayloadBytes);
-    if (payloadBytes === 0 || payloadBytes > maxPayloadBytes) {
-      return new HeadpondError(
-        "invalid",
-        `a command of ${payloadBytes} bytes: between 1 and ${maxPayloadBytes} are allowed`,
-      );
-    }
+    if (payloadBytes === 0 || payloadBytes > maxPayloadBytes) return refusals.wrongSize(payloadBytes, maxPayloadBytes);
     if (parts.writer.noSpace !== undefined) return new HeadpondError("no-space", parts.writer.noSpace.message);
     if (parts.core.role !== "leader") return parts.members.notLeader();
-    if (parts.members.isShortOfSpace) return fullMajority();
+    if (parts.members.isShortOfSpace) return refusals.fullMajority();
     const { count, bytes } = this.#proposals;
-    if (count >= maxQueuedEntries || bytes + payloadBytes > maxQueuedBytes) return overloadedProposals(count, bytes);
+    if (count >= maxQueuedEntries || bytes + payloadBytes > maxQueuedBytes)
+      return refusals.overloadedProposals(count, bytes);
     return undefined;
   }
 
   #refusalFor(reason: RefusalReason): HeadpondError {
-    if (reason === "overloaded") return overloadedProposals(this.#proposals.count, this.#proposals.bytes);
-    if (reason === "transferring") return handingOver();
-    return reason === "timeout" ? slowLeader() : this.#open().members.notLeader();
+    if (reason === "overloaded") return refusals.overloadedProposals(this.#proposals.count, this.#proposals.bytes);
+    if (reason === "transferring") return refusals.handingOver();
+    return reason === "timeout" ? refusals.slowLeader() : this.#open().members.notLeader();
   }
 
   #readRefusal(): HeadpondError | undefined {
     if (this.#state !== "open" || this.#failure !== undefined) return this.#unavailable();
     if (this.#diverged !== undefined) return new HeadpondError("unavailable", this.#diverged);
     if (this.#barriers.count < this.#limits.maxQueuedReads) return undefined;
-    return overloadedReads(this.#barriers.count);
+    return refusals.overloadedReads(this.#barriers.count);
   }
 
   #unavailable(): HeadpondError {

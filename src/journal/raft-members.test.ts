@@ -327,3 +327,17 @@ test("members that never met all founders, but have a membership that names them
     await proposeSomewhere(group, "after");
   });
 });
+
+test("a master that was removed while it was away is told so when it comes back, by the leader alone", async () => {
+  await withGroup(three, async (group) => {
+    const leader = await group.described();
+    const gone = standbyOf(group, leader);
+    await group.kill(gone.id);
+    await leader.journal.cluster.changeMembers({ kind: "remove", id: gone.id });
+    await propose(leader, "without it");
+    const back = await group.open(gone.id);
+    await group.until("told", 5000, () => back.refusals.length > 0);
+    assert.deepEqual(back.refusals, [`${gone.id} is no member of this cluster any more: it was removed`]);
+    assert.ok(back.machine.list.every(({ text }) => text !== "without it"));
+  });
+});

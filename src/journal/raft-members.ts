@@ -216,11 +216,14 @@ export class RaftMembers implements Omit<JournalCluster, "freshnessMs"> {
     throw new HeadpondError("timeout", `leadership was not taken over by ${target} in time: ask again`);
   }
 
-  /** The voter that has most, of those that are there. */
+  /** The voter that has most, of those that are there and have room. */
   get #successor(): NodeId | undefined {
     const { core } = this.#options;
     const { voters } = core.configuration.configuration;
-    const candidates = core.status.peers.filter(({ id }) => voters.includes(id) && this.#connected.has(id));
+    const isFull = (id: NodeId): boolean => this.#reports.get(id)?.report.full === true;
+    const candidates = core.status.peers.filter(
+      ({ id }) => voters.includes(id) && this.#connected.has(id) && !isFull(id),
+    );
     return candidates.sort((a, b) => b.matchIndex - a.matchIndex)[0]?.id;
   }
 

@@ -40,6 +40,7 @@ export type RaftPartsOptions<Result> = {
   readonly place: RaftPlace;
   readonly wake: () => void;
   readonly onWritten: (works: readonly AppendWork[], durationMs: number) => void;
+  readonly onNoSpace: () => void;
   readonly onApplied: (entries: readonly Entry[], results: readonly Result[]) => void;
   readonly onInstalled: (index: number) => void;
   readonly onDiverged: (details: string) => void;
@@ -88,12 +89,15 @@ export function assembleRaft<Result>(all: RaftPartsOptions<Result>): RaftParts<R
     leader: () => core.leader,
     onDiverged: (details) => divergence.raise(details),
   });
-  const writer = new RaftWriter({ wal, clock, retryMs: limits.noSpaceRetryMs, onFatal, onWritten: all.onWritten });
+  const retryMs = limits.noSpaceRetryMs;
+  const writer = new RaftWriter({ wal, clock, retryMs, onFatal, onWritten: all.onWritten, onNoSpace: all.onNoSpace });
   const applier = new RaftApplier<Result>({
     machine,
     clock,
     sliceEntries: limits.applySliceEntries,
     digestEveryEntries: limits.digestEveryEntries,
+    isStandby: () => core.role !== "leader",
+    retryMs,
     onApplied: all.onApplied,
     onDone: (lastIndex) => {
       core.applied(lastIndex);

@@ -2,6 +2,7 @@
 
 import type { Clock } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
+import { membersOf } from "../raft/membership.ts";
 import type { Message, NodeId } from "../raft/types.ts";
 import type { PeerEvents, Peers, SnapshotMessage } from "./peers.ts";
 import type { RaftParts } from "./raft-parts.ts";
@@ -22,7 +23,8 @@ export function raftPeerEvents(options: RaftPeerEventsOptions): PeerEvents {
   const { core, identity, members, installer, digests } = parts;
   return {
     refuses: (peer) => {
-      const reason = identity.refuses(peer, core.configuration.configuration);
+      const reason =
+        identity.refuses(peer, core.configuration.configuration) ?? removal(core, peer.id, clock.monotonicMs());
       // Whoever dials reports at once, before it was dialled itself: its disk must be known by then.
       if (reason === undefined) identity.connected(peer);
       return reason;
@@ -55,6 +57,17 @@ export function raftPeerEvents(options: RaftPeerEventsOptions): PeerEvents {
     },
     onSnapshotReceived: (message, file) => tell(() => installer.received(message, file)),
   };
+}
+
+/**
+ * Only a leader that is sure to be one knows: a master that does not have `id` in its configuration may be the one that is behind. Who was
+ * removed while it was away would not hear of it otherwise, and wait for a leader for ever.
+ */
+function removal(core: RaftParts<unknown>["core"], id: NodeId, nowMs: number): string | undefined {
+  const { index, configuration } = core.configuration;
+  if (core.leaseIndex(nowMs) === undefined || index > core.commitIndex) return undefined;
+  if (membersOf(configuration).includes(id)) return undefined;
+  return `${id} is no member of this cluster any more: it was removed`;
 }
 
 /** Messages leave as they are; with the order to send a snapshot goes the checkpoint. */

@@ -89,8 +89,8 @@ export async function openRaftPlace(options: RaftRecoveryOptions): Promise<RaftP
       logger,
       directory: walDirectory(directory),
       clusterId: meta.clusterId,
-      // Terms and memberships are wanted of the whole log.
-      limits: { ...options.wal, walkBytes: Number.POSITIVE_INFINITY },
+      limits: options.wal,
+      needsTerms: true,
       onFatal,
     });
     await finishInstall(wal, checkpoints, logger);

@@ -26,3 +26,12 @@ export function fullMajority(): HeadpondError {
   const message = "the disks of most masters are full: free some space there, the journal then goes on by itself";
   return new HeadpondError("no-space", message);
 }
+
+export function fullDisk(code: "no-space" | "unknown-outcome"): HeadpondError {
+  const fate = code === "no-space" ? "free some space, the journal then goes on by itself" : "it may be applied or not";
+  return new HeadpondError(code, `the disk of this master became full while it had the command: ${fate}`);
+}
+
+export function wrongSize(payloadBytes: number, maxBytes: number): HeadpondError {
+  return new HeadpondError("invalid", `a command of ${payloadBytes} bytes: between 1 and ${maxBytes} are allowed`);
+}

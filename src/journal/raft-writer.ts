@@ -18,6 +18,8 @@ export type RaftWriterOptions = {
   /** These are durable, with all before them. */
   readonly onWritten: (works: readonly AppendWork[], durationMs: number) => void;
   readonly onFatal: (error: HeadpondError) => void;
+  /** The disk has just turned out to be full. */
+  readonly onNoSpace: () => void;
 };
 
 const noBytes = new Uint8Array(0);
@@ -113,7 +115,7 @@ export class RaftWriter {
 
   /** How many records are durable now; `undefined`: closed before there was room. */
   async #append(records: readonly WalRecord[]): Promise<number | undefined> {
-    const { wal, clock, retryMs } = this.#options;
+    const { wal, clock, retryMs, onNoSpace } = this.#options;
     for (;;) {
       try {
         const count = await wal.append(records);
@@ -121,7 +123,9 @@ export class RaftWriter {
         return count;
       } catch (error) {
         if (!isHeadpondError(error, "no-space")) throw error;
+        const isNews = this.#noSpace === undefined;
         this.#noSpace = error;
+        if (isNews) onNoSpace();
         try {
           await clock.sleep(retryMs, this.#end.signal);
         } catch {

@@ -50,6 +50,8 @@ export type ReadWalOptions = {
   readonly clusterId: ClusterId | undefined;
   /** Segments are checked record by record from the newest back until so many bytes; of older ones the header and the seal. */
   readonly walkBytes: number;
+  /** So are those in which the term changes, or that hold memberships. */
+  readonly needsTerms?: boolean;
   /** Receives each damage. What it throws ends the reading. */
   readonly onFinding: (finding: Finding) => void;
   /** Sees every sound record of the walked segments, in the order of writing. Its payload is valid during the call. */
@@ -99,7 +101,7 @@ export async function readWal(options: ReadWalOptions): Promise<WalState> {
     onFinding({ severity: "damage", file: directory, offset: 0, message: "no WAL segment: the log is missing" });
     return { segments, voidPaths, index, tail, tornEnd, owedSeal };
   }
-  const walkFrom = await firstToWalk(options, segments);
+  const walked = await segmentsToWalk(options, segments);
   let buffer: RecordBuffer | undefined;
   for (const [at, segment] of segments.entries()) {
     const { header, path } = segment;
@@ -115,7 +117,7 @@ export async function readWal(options: ReadWalOptions): Promise<WalState> {
       );
     }
     index.enter(segment);
-    if (at < walkFrom) {
+    if (!walked.has(at)) {
       await checkSeal(disk, segment, next, damage);
       continue;
     }
@@ -216,8 +218,9 @@ async function readHeaders({ disk, directory, clusterId, onFinding }: ReadWalOpt
   return segments;
 }
 
-/** Where the walk has to begin: within the budget, but before it where a truncation reaches back. */
-async function firstToWalk({ disk, walkBytes }: ReadWalOptions, segments: readonly Segment[]): Promise<number> {
+/** Those within the budget, and of the older ones those that a look from outside does not tell enough of, by their place among `segments`. */
+async function segmentsToWalk(options: ReadWalOptions, segments: readonly Segment[]): Promise<ReadonlySet<number>> {
+  const { disk, walkBytes, needsTerms = false } = options;
   let from = segments.length - 1;
   let bytes = (segments[from] as Segment).header.segmentBytes;
   // The last but one owes a seal if the roll to the last was not finished.
@@ -226,11 +229,22 @@ async function firstToWalk({ disk, walkBytes }: ReadWalOptions, segments: readon
   while (from > 0 && bytes + (segments[from - 1] as Segment).header.segmentBytes <= walkBytes) {
     bytes += (segments[--from] as Segment).header.segmentBytes;
   }
+  const walked = new Set<number>();
+  for (let at = from; at < segments.length; at++) walked.add(at);
   for (let at = 0; at < from; at++) {
-    const seal = await readSeal(disk, segments[at] as Segment, segments[at + 1]);
-    if (seal === undefined || getUint64(seal.view, recordHeaderBytes) !== 0) return 0;
+    const [segment, next] = [segments[at] as Segment, segments[at + 1] as Segment];
+    const seal = await readSeal(disk, segment, next);
+    // A truncation changes what is known of the segments before it.
+    const truncates = seal === undefined || getUint64(seal.view, recordHeaderBytes) !== 0;
+    if (truncates || (needsTerms && !isUniform(segment.header, next.header))) walked.add(at);
   }
-  return from;
+  return walked;
+}
+
+/** Whether all entries of a segment without truncations are of one term, and none is a membership. */
+function isUniform(header: SegmentHeader, next: SegmentHeader): boolean {
+  if (header.configurationIndex === undefined || next.configurationIndex === undefined) return false;
+  return header.previousTerm === next.previousTerm && header.configurationIndex === next.configurationIndex;
 }
 
 /** Whether the seal of `segment` is there, whole, and what `next` continues. */

@@ -32,6 +32,8 @@ export async function recoverState(options: RecoverStateOptions): Promise<void> 
   await trust.markInUse();
   for (let next = machine.applied.index + 1; next <= wal.lastIndex; next = machine.applied.index + 1) {
     machine.apply(await wal.read(next));
+    // A state that cannot be written is told of later, by whoever serves it.
+    await machine.backPressure?.()?.catch(() => {});
   }
 }
 

@@ -24,6 +24,7 @@ export const segmentHeaderBytes = 4096;
 const formatVersion = 1;
 const magic = Buffer.from("HEADWAL\n", "latin1");
 const freshFlag = 1;
+const membershipFlag = 2;
 const maxNameBytes = 63;
 
 /** Raft's durable promise; for the local journal the term counts its starts and there is no vote. */
@@ -47,6 +48,11 @@ export type SegmentHeader = {
   /** The hard state when the segment began. */
   readonly hardState: HardState;
   readonly clusterId: ClusterId;
+  /**
+   * Of the newest membership in the log when the segment began, 0 if there was none: where it differs from the next segment's, this one holds
+   * memberships, and a start must look into it. `undefined` in segments of older releases.
+   */
+  readonly configurationIndex: number | undefined;
 };
 
 /** Payload of a seal: the lowest index that a `truncate` in its segment made void, 0 if none. */
@@ -71,11 +77,13 @@ export function encodeSegmentHeader(header: SegmentHeader): Uint8Array {
   setUint64(view, 24, header.firstIndex);
   setUint64(view, 32, header.previousTerm);
   view.setUint32(40, header.seed, true);
-  view.setUint32(44, header.fresh ? freshFlag : 0, true);
+  const hasMembership = header.configurationIndex !== undefined;
+  view.setUint32(44, (header.fresh ? freshFlag : 0) | (hasMembership ? membershipFlag : 0), true);
   view.setUint32(48, header.previousEnd, true);
   setUint64(view, 56, header.hardState.term);
   setShortBytes(bytes, 64, header.hardState.vote, "vote");
   setShortBytes(bytes, 128, Buffer.from(header.clusterId, "utf8"), "cluster id");
+  setUint64(view, 192, header.configurationIndex ?? 0);
   view.setUint32(segmentHeaderBytes - 4, crc32(bytes.subarray(0, segmentHeaderBytes - 4)), true);
   return bytes;
 }
@@ -109,6 +117,7 @@ export function decodeSegmentHeader(source: RecordBuffer, file: string): Segment
     previousEnd: view.getUint32(48, true),
     hardState: { term: getUint64(view, 56), vote: new Uint8Array(getShortBytes(bytes, 64)) },
     clusterId: getShortBytes(bytes, 128).toString("utf8") as ClusterId,
+    configurationIndex: (view.getUint32(44, true) & membershipFlag) === 0 ? undefined : getUint64(view, 192),
   };
 }
 

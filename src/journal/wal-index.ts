@@ -48,9 +48,16 @@ export class WalIndex {
   #terms: { readonly fromIndex: number; readonly term: number }[] = [];
   /** Memberships among the walked entries, by rising index. */
   #configurations: { readonly index: number; readonly payload: Uint8Array }[] = [];
+  /** Of the newest membership before the first segment. */
+  #configurationBase = 0;
 
   get configurations(): readonly { readonly index: number; readonly payload: Uint8Array }[] {
     return this.#configurations;
+  }
+
+  /** Of the newest membership in the log, also when it has been cut; 0 if there was none. */
+  get configurationIndex(): number {
+    return this.#configurations.at(-1)?.index ?? this.#configurationBase;
   }
 
   /** Goes on in a new segment: its header repeats what is known, or begins a new log. */
@@ -61,6 +68,7 @@ export class WalIndex {
       this.#marks = [];
       this.#terms = [];
       this.#configurations = [];
+      this.#configurationBase = header.configurationIndex ?? 0;
       this.firstIndex = header.firstIndex;
       this.previousTerm = header.previousTerm;
     } else if (!last.segment.walked) {
@@ -115,7 +123,10 @@ export class WalIndex {
     return undefined;
   }
 
-  /** Of an entry, or of the one right before the first. Of segments that were not walked only the last entry's is right. */
+  /**
+   * Of an entry, or of the one right before the first. Of segments that were not walked only the last entry's is right, unless the log was
+   * opened for its terms: then those in which the term changes were walked.
+   */
   term(index: number): number | undefined {
     if (index < this.firstIndex - 1 || index > this.lastIndex) return undefined;
     if (index === this.lastIndex) return this.lastTerm;

@@ -39,7 +39,7 @@ async function create(disk: Disk): Promise<void> {
   await Wal.create({ disk, directory, clusterId, segmentBytes: limits.segmentBytes });
 }
 
-function open(disk: Disk, change: Partial<WalLimits> = {}): Promise<Wal> {
+function open(disk: Disk, change: Partial<WalLimits> = {}, needsTerms = false): Promise<Wal> {
   const clock = new NodeClock();
   return Wal.open({
     disk,
@@ -48,6 +48,7 @@ function open(disk: Disk, change: Partial<WalLimits> = {}): Promise<Wal> {
     directory,
     clusterId,
     limits: { ...limits, ...change },
+    needsTerms,
     onFatal: () => {},
   });
 }
@@ -195,6 +196,76 @@ test("segments that the start did not look into are read all the same, and their
   );
   await assert.rejects(open(disk), (error) => isHeadpondError(error, "corrupt"));
 });
+
+test("a log that is opened for its terms looks into the segments in which something changes, and into no others", async () => {
+  const random = new Random(seed);
+  const memory = new MemoryDisk();
+  await create(memory);
+  const wal = await open(memory);
+  const configuration = (index: number, term: number): WalRecord => ({
+    ...entry(index, term),
+    type: recordType.configuration,
+  });
+  const expected = new Map<number, number>();
+  const members: number[] = [];
+  let term = 1;
+  const grow = async (from: number, to: number): Promise<void> => {
+    for (let index = from; index <= to; index++) {
+      if (random.chance(1 / 150)) term++;
+      const isMembership = random.chance(1 / 200);
+      await appendAll(wal, [isMembership ? configuration(index, term) : entry(index, term)]);
+      expected.set(index, term);
+      if (isMembership) members.push(index);
+    }
+  };
+  await grow(1, 1200);
+  // A tail that a leader of before left: its terms and memberships are void.
+  await appendAll(wal, [truncate(1100, expected.get(1099) ?? 0)]);
+  while ((members.at(-1) ?? 0) >= 1100) members.pop();
+  term++;
+  await grow(1100, 2500);
+  await wal.close();
+
+  const opened: string[] = [];
+  const disk = new Proxy(memory, {
+    get: (target, name) => {
+      const value: unknown = Reflect.get(target, name, target);
+      if (name !== "open") return typeof value === "function" ? (value.bind(target) as unknown) : value;
+      return async (...given: Parameters<Disk["open"]>) => {
+        const file = await target.open(...given);
+        const read = file.read.bind(file);
+        file.read = (buffer, position) => {
+          if (buffer.length > 4096) opened.push(given[0]);
+          return read(buffer, position);
+        };
+        return file;
+      };
+    },
+  });
+  const again = await open(disk, { walkBytes: 0 }, true);
+  for (const [index, expectedTerm] of expected) assert.equal(again.term(index), expectedTerm, `term of ${index}`);
+  assert.deepEqual(
+    again.configurations.map(({ index }) => index),
+    members,
+  );
+  const walked = new Set(opened).size;
+  const segments = (await memory.list(directory)).filter((name) => name.startsWith("segment-")).length;
+  assert.ok(segments > 60, `${segments} segments`);
+  assert.ok(walked < segments * 0.6, `${walked} of ${segments} segments were read as a whole`);
+  assert.equal((await readTerms(again)).length, 2500);
+  await again.close();
+});
+
+async function readTerms(wal: Wal): Promise<number[]> {
+  const terms: number[] = [];
+  for (let next = 1; next <= wal.lastIndex; next = terms.length + 1) {
+    for (const { term, index } of await wal.read(next)) {
+      assert.equal(wal.term(index), term);
+      terms.push(term);
+    }
+  }
+  return terms;
+}
 
 test("a cut gives up whole segments only, recycles them, and reads of them are refused as compacted", async () => {
   const disk = new MemoryDisk();

@@ -67,6 +67,8 @@ export type WalOptions = {
   readonly directory: string;
   readonly clusterId: ClusterId;
   readonly limits: WalLimits;
+  /** Terms and memberships of the whole log are wanted: a start also looks into the segments in which they change. */
+  readonly needsTerms?: boolean;
   /** Called once, when the log can no longer be trusted: the process should end. */
   readonly onFatal: (error: HeadpondError) => void;
 };
@@ -110,8 +112,9 @@ export class Wal {
 
   /** Recovers the log. Throws `corrupt` naming file, offset and index when anything durable is damaged. */
   static async open(options: WalOptions): Promise<Wal> {
-    const { disk, clock, logger, directory, clusterId, limits } = options;
-    const state = await readWal({ disk, directory, clusterId, walkBytes: limits.walkBytes, onFinding: throwFinding });
+    const { disk, clock, logger, directory, clusterId, limits, needsTerms = false } = options;
+    const reading = { disk, directory, clusterId, walkBytes: limits.walkBytes, needsTerms };
+    const state = await readWal({ ...reading, onFinding: throwFinding });
     const last = present(state.segments.at(-1), "a sound log has a segment");
     const { segmentBytes } = last.header;
     const spares = new SpareSegments({ disk, clock, logger, directory, segmentBytes, ...limitsOfSpares(limits) });
@@ -149,12 +152,12 @@ export class Wal {
     return this.#index.hardState;
   }
 
-  /** Raft's memberships in the walked part of the log, by rising index. */
+  /** Raft's memberships in the walked part of the log, by rising index; all with `needsTerms`. */
   get configurations(): WalIndex["configurations"] {
     return this.#index.configurations;
   }
 
-  /** Term of an entry, or of the one right before the first; without reading, and right where the log was walked. */
+  /** Term of an entry, or of the one right before the first; without reading, and right where the log was walked, or with `needsTerms`. */
   term(index: number): number | undefined {
     return this.#index.term(index);
   }
@@ -394,7 +397,9 @@ export class Wal {
     const { disk, directory, clusterId } = this.#options;
     const { segmentBytes, sequence } = this.#current.header;
     const { hardState } = this.#index;
-    const header: SegmentHeader = { ...place, segmentBytes, sequence: sequence + 1, hardState, clusterId };
+    const configurationIndex = place.fresh ? 0 : this.#index.configurationIndex;
+    const own = { segmentBytes, sequence: sequence + 1, hardState, clusterId, configurationIndex };
+    const header: SegmentHeader = { ...place, ...own };
     const path = `${directory}/${segmentName(header.sequence, header.firstIndex)}`;
     spare.writeSync(encodeSegmentHeader(header), 0);
     await spare.datasync();

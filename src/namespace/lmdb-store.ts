@@ -18,7 +18,7 @@ export interface StoreDisk {
   rename(from: string, to: string): Promise<void>;
   removeTree(path: string): Promise<void>;
   syncDirectory(path: string): Promise<void>;
-  open(path: string, mode: "write"): Promise<StoreFile>;
+  open(path: string, mode: "write" | "open-or-create"): Promise<StoreFile>;
   stat(path: string): Promise<{ readonly sizeBytes: number }>;
   space(path: string): Promise<{ readonly freeBytes: number }>;
 }
@@ -53,6 +53,7 @@ export interface StoreCopier {
     readonly head: Uint8Array;
     /** Position and length, ascending. */
     readonly runs: Iterable<readonly [position: number, length: number]>;
+    readonly signal?: AbortSignal;
   }): Promise<FileSum>;
 }
 
@@ -191,16 +192,16 @@ export class LmdbStore implements Store {
     return new HeadpondError("unavailable", message, { cause: error });
   }
 
-  async backup(path: string): Promise<FileSum | undefined> {
+  async backup(path: string, signal?: AbortSignal): Promise<FileSum | undefined> {
     const { copier, disk } = this.#options;
     try {
-      if (copier !== undefined) return await this.#backupBy(copier, path);
+      if (copier !== undefined) return await this.#backupBy(copier, path, signal);
       await this.#environment.root.backup(path, false);
       await syncFile(disk, path);
       return undefined;
     } catch (error) {
       await disk.removeTree(path);
-      throw storeError(error, path);
+      throw signal?.aborted === true ? signal.reason : storeError(error, path);
     }
   }
 
@@ -208,7 +209,7 @@ export class LmdbStore implements Store {
    * LMDB never writes over a page that an open read transaction can reach. So its pages can be copied at leisure, and are
    * one commit's together with the meta pages as they were when the transaction began.
    */
-  async #backupBy(copier: StoreCopier, path: string): Promise<FileSum> {
+  async #backupBy(copier: StoreCopier, path: string, signal: AbortSignal | undefined): Promise<FileSum> {
     const from = await this.#options.disk.open(this.#path, "write");
     try {
       while (this.#committing !== undefined) await this.#committing.catch(ignore);
@@ -230,6 +231,7 @@ export class LmdbStore implements Store {
           sizeBytes: pageCount * pageSizeBytes,
           head,
           runs: inBytes(runs, pageSizeBytes),
+          ...(signal === undefined ? {} : { signal }),
         });
       } finally {
         transaction.done();
@@ -346,6 +348,8 @@ function* inBytes(
 async function openEnvironment(path: string, disk: StoreDisk, readOnly: boolean): Promise<Environment> {
   try {
     await checkFile(path, disk, readOnly);
+    // LMDB would let everybody read what it makes; who may is the disk's to say.
+    if (!readOnly) for (const name of [path, `${path}-lock`]) await (await disk.open(name, "open-or-create")).close();
     const root = openLmdb({
       path,
       noSubdir: true,

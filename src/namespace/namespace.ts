@@ -127,14 +127,17 @@ export class Namespace {
    * Flushes, then copies the store while applies go on. The copy is of one index, which is returned; it is at or after
    * that of the call.
    */
-  async writeCheckpoint(path: string): Promise<{
+  async writeCheckpoint(
+    path: string,
+    signal?: AbortSignal,
+  ): Promise<{
     readonly index: number;
     readonly term: number;
     readonly digest: string;
     readonly sum?: FileSum;
   }> {
     await this.#flusher.flush();
-    const sum = await this.#store.backup(path);
+    const sum = await this.#store.backup(path, signal);
     // A flush may have come between: what the copy holds, the copy says.
     const header = await this.#store.peek(path, rowsTable, headerKey);
     if (header === undefined) throw new HeadpondError("corrupt", `the checkpoint ${path} has no header`);
@@ -165,6 +168,11 @@ export class Namespace {
 
   drained(): Promise<void> {
     return this.#flusher.drained();
+  }
+
+  /** What whoever applies awaits before more; undefined: nothing. Rejects when the store refuses to be written. */
+  backPressure(): Promise<void> | undefined {
+    return this.pressure >= 1 ? this.drained() : undefined;
   }
 
   /** Resolves when all that is applied at the call is in the store. */

@@ -23,7 +23,7 @@ export interface Store {
   /** Writes all of the batch or nothing; readers see it when it resolves. One at a time. The batch must not change meanwhile. */
   commit(batch: Batch): Promise<void>;
   /** Writes a copy of some commit at or after the call into the new file `path`, durable when it resolves; with its sum, if that came by the way. */
-  backup(path: string): Promise<FileSum | undefined>;
+  backup(path: string, signal?: AbortSignal): Promise<FileSum | undefined>;
   /** Replaces all rows by those of a copy; `undefined`: by none. Nothing else may run meanwhile. */
   replace(path: string | undefined): Promise<void>;
   /** Reads one row of the copy at `path`, without touching this store. */
