@@ -46,6 +46,18 @@ type Scheme = {
 };
 
 const requestOptions: OptionTable = { requestsMax: "count", requestTimeout: "duration" };
+export const s3Options: OptionTable = {
+  endpoint: "text",
+  region: "text",
+  accessKeyId: "text",
+  secretAccessKey: "secret",
+  sessionToken: "secret",
+  anonymous: "boolean",
+  pathStyle: "boolean",
+  partSize: "size",
+  checksums: "boolean",
+  ...requestOptions,
+};
 const requestsMaxLimit = 1024;
 const requestTimeoutMsDefault = 30_000;
 
@@ -58,18 +70,7 @@ const httpScheme: Scheme = {
 const schemes: Readonly<Record<string, Scheme>> = {
   file: { options: { links: "text" }, normalise: (uri) => `file://${parseFileUri(uri)}`, open: openLocal },
   s3: {
-    options: {
-      endpoint: "text",
-      region: "text",
-      accessKeyId: "text",
-      secretAccessKey: "secret",
-      sessionToken: "secret",
-      anonymous: "boolean",
-      pathStyle: "boolean",
-      partSize: "size",
-      checksums: "boolean",
-      ...requestOptions,
-    },
+    options: s3Options,
     normalise: (uri) => s3Uri(parseS3Uri(uri)),
     open: openS3,
   },
@@ -107,7 +108,7 @@ function schemeOf(uri: string): { readonly name: string; readonly scheme: Scheme
   const known = Object.keys(schemes);
   const all = known.map((each) => `${each}://`).join(", ");
   if (name === undefined)
-    throw new HeadpondError("invalid", `${shown(uri)} is not a URI of a store: write one of ${all}`);
+    throw new HeadpondError("invalid", `${shownUri(uri)} is not a URI of a store: write one of ${all}`);
   const scheme = schemes[name];
   if (scheme !== undefined && known.includes(name)) return { name, scheme };
   const nearest = nearestName(name, known);
@@ -123,6 +124,22 @@ async function openLocal({ uri, options, random, dependencies }: Opening): Promi
 
 async function openS3({ uri, options, environment, random, dependencies }: Opening): Promise<UnderStore> {
   const { clock, logger } = dependencies;
+  const settings = await readS3Settings(uri, options, environment);
+  const metrics = underStoreMetrics(dependencies.metrics);
+  const limits = { requestsMax: settings.requestsMax };
+  const gate = new RequestGate({ clock, random, metrics, store: s3Uri(settings), limits });
+  const partSizeBytes = options.sizeBytes("partSize", partSizeBytesDefault, partSizeBytesMin, partSizeBytesMax);
+  const http = httpClient(clock, settings.requestsMax);
+  return new S3UnderStore({ settings, partSizeBytes, gate, http, clock, logger, metrics });
+}
+
+/** Of a bucket's URI, options as in `s3Options`, and the usual variables of the environment. */
+export async function readS3Settings(
+  uri: string,
+  options: OptionReader,
+  environment: Environment,
+  requestTimeoutMs: number = requestTimeoutMsDefault,
+): Promise<S3Settings> {
   const { bucket, prefix } = parseS3Uri(uri);
   const endpoint = endpointOf(
     options.text("endpoint") ?? environment["AWS_ENDPOINT_URL_S3"] ?? environment["AWS_ENDPOINT_URL"],
@@ -133,7 +150,7 @@ async function openS3({ uri, options, environment, random, dependencies }: Openi
   if ((accessKeyId === undefined) !== (secretAccessKey === undefined)) {
     throw new HeadpondError("invalid", "accessKeyId and secretAccessKey go together: give both, or neither");
   }
-  const settings: S3Settings = {
+  return {
     bucket,
     prefix,
     region: options.text("region") ?? environment["AWS_REGION"] ?? environment["AWS_DEFAULT_REGION"] ?? "us-east-1",
@@ -145,15 +162,9 @@ async function openS3({ uri, options, environment, random, dependencies }: Openi
       : { credentials: { accessKeyId, secretAccessKey, ...(sessionToken === undefined ? {} : { sessionToken }) } }),
     anonymous: options.boolean("anonymous", false),
     checksums: options.boolean("checksums", true),
-    requestTimeoutMs: options.durationMs("requestTimeout", requestTimeoutMsDefault),
+    requestTimeoutMs: options.durationMs("requestTimeout", requestTimeoutMs),
     requestsMax: options.count("requestsMax", requestLimitsDefault.requestsMax, requestsMaxLimit),
   };
-  const metrics = underStoreMetrics(dependencies.metrics);
-  const limits = { requestsMax: settings.requestsMax };
-  const gate = new RequestGate({ clock, random, metrics, store: s3Uri(settings), limits });
-  const partSizeBytes = options.sizeBytes("partSize", partSizeBytesDefault, partSizeBytesMin, partSizeBytesMax);
-  const http = httpClient(clock, settings.requestsMax);
-  return new S3UnderStore({ settings, partSizeBytes, gate, http, clock, logger, metrics });
 }
 
 async function openHttp({ uri, options, random, dependencies }: Opening): Promise<UnderStore> {
@@ -180,15 +191,15 @@ function httpClient(clock: Clock, requestsMax: number): HttpClient {
 }
 
 /** `file:///a/b%20c` → `/a/b c`. */
-function parseFileUri(uri: string): string {
+export function parseFileUri(uri: string): string {
   const path = uri.slice("file://".length);
   if (!path.startsWith("/")) {
-    throw new HeadpondError("invalid", `${shown(uri)} is not absolute: write file:///directory, with three slashes`);
+    throw new HeadpondError("invalid", `${shownUri(uri)} is not absolute: write file:///directory, with three slashes`);
   }
   const decoded = decodePart(uri, path);
   const names = decoded.split("/").filter((name) => name !== "" && name !== ".");
   if (names.includes("..") || decoded.includes("\0")) {
-    throw new HeadpondError("invalid", `${shown(uri)}: the path must not have .. or NUL in it`);
+    throw new HeadpondError("invalid", `${shownUri(uri)}: the path must not have .. or NUL in it`);
   }
   return `/${names.join("/")}`;
 }
@@ -197,7 +208,10 @@ function parseS3Uri(uri: string): { readonly bucket: string; readonly prefix: st
   const [, bucket = "", path = ""] = /^s3:\/\/([^/]*)\/?(.*)$/is.exec(uri) ?? [];
   if (bucket.includes("@")) throw secretsInUri("s3", "options accessKeyId and secretAccessKey");
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$/.test(bucket)) {
-    throw new HeadpondError("invalid", `${shown(uri)} does not name a bucket: write s3://bucket or s3://bucket/prefix`);
+    throw new HeadpondError(
+      "invalid",
+      `${shownUri(uri)} does not name a bucket: write s3://bucket or s3://bucket/prefix`,
+    );
   }
   const prefix = path.replace(/\/+$/, "");
   checkKey(prefix);
@@ -238,14 +252,14 @@ function decodePart(uri: string, text: string): string {
   try {
     return decodeURIComponent(text);
   } catch (error) {
-    throw new HeadpondError("invalid", `${shown(uri)}: % must be followed by two hexadecimal digits of UTF-8`, {
+    throw new HeadpondError("invalid", `${shownUri(uri)}: % must be followed by two hexadecimal digits of UTF-8`, {
       cause: error,
     });
   }
 }
 
 /** A URI in a message: without what may be a secret. */
-function shown(uri: string): string {
+export function shownUri(uri: string): string {
   return JSON.stringify(
     uri
       .replace(/[^/]*@/g, "***@")
