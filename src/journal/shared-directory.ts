@@ -19,7 +19,7 @@ import { CallWatch, type WatchedCall } from "./call-watch.ts";
 import { DurableNames } from "./durable-names.ts";
 import { checkMount, isVolatileMount, mountOf } from "./shared-mount.ts";
 import { objectBytesMax, type SharedObject, type SharedStore } from "./shared-store.ts";
-import { checkSharedName, isSharedPart, parentOfName } from "./shared-store-names.ts";
+import { checkedPrefix, checkSharedName, isSharedPart, parentOfName } from "./shared-store-names.ts";
 import { TemporaryFiles } from "./temporary-files.ts";
 
 export type SharedDirectoryLimits = {
@@ -140,9 +140,9 @@ export class SharedDirectory implements SharedStore {
     });
   }
 
-  list(prefix: string, after: string, limit: number, signal?: AbortSignal): Promise<readonly SharedObject[]> {
-    return this.#call("list", prefix, signal, async (call) => {
-      const directory = this.#path(prefix);
+  async list(prefix: string, after: string, limit: number, signal?: AbortSignal): Promise<readonly SharedObject[]> {
+    return this.#call("list", checkedPrefix(prefix), signal, async (call) => {
+      const directory = this.#path(checkedPrefix(prefix));
       let leaves: readonly string[];
       try {
         leaves = await this.#disk.list(directory);
@@ -151,7 +151,7 @@ export class SharedDirectory implements SharedStore {
         await this.#checkStillHere();
         return [];
       }
-      const names = leaves.filter(isSharedPart).map((leaf) => `${prefix}/${leaf}`);
+      const names = leaves.filter(isSharedPart).map((leaf) => `${checkedPrefix(prefix)}/${leaf}`);
       const wanted = names.filter((name) => name > after).sort(compareNames);
       const found: SharedObject[] = [];
       for (const name of wanted) {

@@ -128,7 +128,7 @@ const claims: readonly Claim[] = [
       await Promise.all([...names].reverse().map((name, n) => store.create(name, new Uint8Array(n))));
       for (const name of ["log/10/0001", "log/1-/x", "log/2", "log/1.x", "other/1"])
         await store.create(name, encode(name));
-      const all = await store.list("log/1", "", 100);
+      const all = await store.list("log/1/", "", 100);
       same(
         all.map(({ name }) => name),
         names,

@@ -19,6 +19,13 @@ export function isSharedPart(part: string): boolean {
   return partPattern.test(part);
 }
 
+/** `a/b/` and `a/b` are the same prefix of a listing. Throws `invalid`. */
+export function checkedPrefix(prefix: string): string {
+  const name = prefix.endsWith("/") ? prefix.slice(0, -1) : prefix;
+  checkSharedName(name);
+  return name;
+}
+
 /** `a/b/c` → `a/b`; `""` for a name at the top. */
 export function parentOfName(name: string): string {
   return name.slice(0, Math.max(0, name.lastIndexOf("/")));

@@ -28,7 +28,7 @@ export interface SharedStore {
   /** The whole object; `undefined`: there is none. Never from a cache that may be behind. At most `objectBytesMax`. */
   read(name: string, signal?: AbortSignal): Promise<Uint8Array | undefined>;
 
-  /** Names directly below `prefix` (a directory) behind `after`, in order. A hint: may lack what is there, may show what is gone. */
+  /** Objects directly below `prefix` (a directory, with or without a slash at its end) behind the name `after`, in order of names. A hint: may lack what is there, may show what is gone. */
   list(prefix: string, after: string, limit: number, signal?: AbortSignal): Promise<readonly SharedObject[]>;
 
   /** Absent: no error. */
