@@ -18,9 +18,10 @@ export type FlushLimits = {
   readonly retryMs: number;
 };
 
+/** Few large flushes: names are scattered over the store's pages, and each page that a flush touches is written anew. */
 export const flushLimitsDefault: FlushLimits = {
-  rowsTarget: 10_000,
-  delayMs: 100,
+  rowsTarget: 40_000,
+  delayMs: 1000,
   sliceRows: 2500,
   rowsMax: 200_000,
   retryMs: 500,
