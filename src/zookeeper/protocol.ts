@@ -173,6 +173,18 @@ export function sessionExpired(what: string, outcome: Outcome): HeadpondError {
   });
 }
 
+/** What ends a request when its session does. */
+export function endError(
+  state: "expired" | "closed" | "auth-failed",
+  what: string,
+  mayHaveChanged: boolean,
+): HeadpondError {
+  const outcome = mayHaveChanged ? "unknown" : "none";
+  if (state === "expired") return sessionExpired(what, outcome);
+  const message = `ZooKeeper: ${what}: ${state === "closed" ? "the session was closed" : "not authenticated"}`;
+  return new HeadpondError(mayHaveChanged ? "unknown-outcome" : "unavailable", message, { outcome, retryable: false });
+}
+
 /** Throws `invalid` for what no server would take. */
 export function checkNodePath(path: string): void {
   const wrong =

@@ -15,7 +15,7 @@ import type { Address, Connection, Network } from "../io/network.ts";
 import { ServerConnection, type ServerReply, type Welcome } from "./connection.ts";
 import type { DigestMd5 } from "./digest-md5.ts";
 import { type JuteReader, JuteWriter } from "./jute.ts";
-import { connectionLoss, operation, reservedXid, sessionExpired, watchEventType, zookeeperError } from "./protocol.ts";
+import { connectionLoss, endError, operation, reservedXid, watchEventType, zookeeperError } from "./protocol.ts";
 import { Watches } from "./watches.ts";
 
 /** `connecting`: there is no connection now; the session may well be alive. The last three are final. */
@@ -173,7 +173,7 @@ export class Session {
   #refusal(what: string): HeadpondError | undefined {
     switch (this.#state) {
       case "expired":
-        return sessionExpired(what, "none");
+        return endError("expired", what, false);
       case "closed":
         return new HeadpondError("unavailable", `ZooKeeper: ${what}: the session is closed`, { retryable: false });
       case "auth-failed":
@@ -490,11 +490,4 @@ export class Session {
   get #sessionText(): string {
     return `0x${BigInt.asUintN(64, this.#sessionId).toString(16)}`;
   }
-}
-
-function endError(state: "expired" | "closed" | "auth-failed", what: string, mayHaveChanged: boolean): HeadpondError {
-  const outcome = mayHaveChanged ? "unknown" : "none";
-  if (state === "expired") return sessionExpired(what, outcome);
-  const message = `ZooKeeper: ${what}: ${state === "closed" ? "the session was closed" : "not authenticated"}`;
-  return new HeadpondError(mayHaveChanged ? "unknown-outcome" : "unavailable", message, { outcome, retryable: false });
 }

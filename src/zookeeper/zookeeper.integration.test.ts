@@ -10,9 +10,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { isHeadpondError } from "../base/errors.ts";
 import { Random } from "../base/random.ts";
 import { silentLogger } from "../io/logger.ts";
-import type { Address, Connection, Network } from "../io/network.ts";
+import type { Address, Network } from "../io/network.ts";
 import { NodeClock } from "../io/node-clock.ts";
 import { TcpNetwork } from "../io/tcp-network.ts";
+import { CuttableNetwork } from "../testing/cuttable-network.ts";
 import { hasZooKeeper, withZooKeeper, type ZooKeeperEnsemble } from "../testing/zookeeper-ensemble.ts";
 import { DigestMd5 } from "./digest-md5.ts";
 import { creatorAcl } from "./protocol.ts";
@@ -208,7 +209,7 @@ describe("with a real ensemble", { skip: available ? false : "zookeeper (Debian)
 
   test("a client that is cut off for longer than its session is told so, and its nodes are gone", () =>
     using(client(), async (other) => {
-      const network = new CuttableNetwork();
+      const network = new CuttableNetwork(new TcpNetwork());
       const zookeeper = client({ network });
       await zookeeper.create("/cut", undefined, { mode: "ephemeral" });
       const states: string[] = [];
@@ -224,7 +225,7 @@ describe("with a real ensemble", { skip: available ? false : "zookeeper (Debian)
 
   test("a create whose reply was lost is unknown, and can be found again by its name", () =>
     using(client(), async (other) => {
-      const network = new CuttableNetwork();
+      const network = new CuttableNetwork(new TcpNetwork());
       const zookeeper = client({ network });
       await using(zookeeper, async () => {
         await zookeeper.create("/election");
@@ -283,51 +284,5 @@ async function retried<T>(ask: () => Promise<T>): Promise<T> {
       if (!isHeadpondError(error) || !error.retryable || Date.now() > deadline) throw error;
       await sleep(20);
     }
-  }
-}
-
-/** The real network with a switch: cut, nothing gets through in either direction and nobody is told. */
-class CuttableNetwork implements Network {
-  readonly #network = new TcpNetwork();
-  #state: "whole" | "cut" | "deaf" = "whole";
-
-  cut(): void {
-    this.#state = "cut";
-  }
-
-  dropReplies(): void {
-    this.#state = "deaf";
-  }
-
-  heal(): void {
-    this.#state = "whole";
-  }
-
-  async connect(address: Address, signal?: AbortSignal): Promise<Connection> {
-    if (this.#state !== "whole") await new Promise((_, reject) => signal?.addEventListener("abort", reject));
-    const connection = await this.#network.connect(address, signal);
-    const outer: Connection = {
-      remote: connection.remote,
-      onData: () => {},
-      onClose: () => {},
-      onDrain: () => {},
-      write: (bytes) => this.#state === "cut" || connection.write(bytes),
-      pause: () => connection.pause(),
-      resume: () => connection.resume(),
-      get pendingBytes() {
-        return connection.pendingBytes;
-      },
-      end: () => connection.end(),
-      destroy: (error) => connection.destroy(error),
-    };
-    connection.onData = (chunk) => {
-      if (this.#state === "whole") outer.onData(chunk);
-    };
-    connection.onClose = (error) => outer.onClose(error);
-    return outer;
-  }
-
-  listen(): never {
-    throw new Error("a client does not listen");
   }
 }

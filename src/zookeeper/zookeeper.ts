@@ -22,7 +22,7 @@ import {
   writeAcl,
   zookeeperError,
 } from "./protocol.ts";
-import { Session, type SessionOptions, type SessionState } from "./session.ts";
+import { type Request, Session, type SessionOptions, type SessionState } from "./session.ts";
 import type { WatchListener } from "./watches.ts";
 
 export type CreateOptions = {
@@ -53,6 +53,7 @@ const recursiveMode = 1;
 export class ZooKeeper {
   readonly #session: Session;
   readonly #listeners = new Set<(state: SessionState) => void>();
+  #requestCount = 0;
 
   constructor(options: Omit<SessionOptions, "onState">) {
     this.#session = new Session({
@@ -88,6 +89,11 @@ export class ZooKeeper {
     return this.#session.lastTouchMs;
   }
 
+  /** Requests that were made in this session, pings not counted. */
+  get requestCount(): number {
+    return this.#requestCount;
+  }
+
   /** `path` is the real one, with the number of a sequential node. `already-exists`, `not-found` (the parent). */
   create(
     path: string,
@@ -95,13 +101,13 @@ export class ZooKeeper {
     options: CreateOptions = {},
   ): Promise<{ readonly path: string; readonly stat: Stat }> {
     const { code, write } = creation(path, data, options);
-    return this.#session.request({ what: `create ${path}`, code, changes: true, write, read: createReader(path) });
+    return this.#ask({ what: `create ${path}`, code, changes: true, write, read: createReader(path) });
   }
 
   /** `not-found`, `not-empty`, `version-mismatch`. */
   remove(path: string, version = anyVersion): Promise<void> {
     checkNodePath(path);
-    return this.#session.request({
+    return this.#ask({
       what: `remove ${path}`,
       code: operation.delete,
       changes: true,
@@ -113,7 +119,7 @@ export class ZooKeeper {
   /** `undefined`: there is no such node; a watch then tells of its creation. */
   exists(path: string, watch?: WatchListener): Promise<Stat | undefined> {
     checkNodePath(path);
-    return this.#session.request({
+    return this.#ask({
       what: `exists ${path}`,
       code: operation.exists,
       changes: false,
@@ -133,7 +139,7 @@ export class ZooKeeper {
   /** `not-found`. */
   get(path: string, watch?: WatchListener): Promise<{ readonly data: Buffer; readonly stat: Stat }> {
     checkNodePath(path);
-    return this.#session.request({
+    return this.#ask({
       what: `get ${path}`,
       code: operation.getData,
       changes: false,
@@ -150,7 +156,7 @@ export class ZooKeeper {
   set(path: string, data: Uint8Array, version = anyVersion): Promise<Stat> {
     checkNodePath(path);
     checkData(path, data);
-    return this.#session.request({
+    return this.#ask({
       what: `set ${path}`,
       code: operation.setData,
       changes: true,
@@ -165,7 +171,7 @@ export class ZooKeeper {
   /** Names, in no order. `not-found`. */
   children(path: string, watch?: WatchListener): Promise<{ readonly names: readonly string[]; readonly stat: Stat }> {
     checkNodePath(path);
-    return this.#session.request({
+    return this.#ask({
       what: `list ${path}`,
       code: operation.getChildren2,
       changes: false,
@@ -181,7 +187,7 @@ export class ZooKeeper {
   /** What is read after it is at least as new as what anybody had written before it. */
   sync(path: string): Promise<void> {
     checkNodePath(path);
-    return this.#session.request({
+    return this.#ask({
       what: `sync ${path}`,
       code: operation.sync,
       changes: false,
@@ -199,7 +205,7 @@ export class ZooKeeper {
     if (this.#session.watches.has(kind === "recursive" ? "persistent" : "recursive", path)) {
       throw new HeadpondError("invalid", `ZooKeeper: ${path} is watched already, and not as ${kind}`);
     }
-    await this.#session.request({
+    await this.#ask({
       what: `watch ${path}`,
       code: operation.addWatch,
       changes: false,
@@ -216,7 +222,7 @@ export class ZooKeeper {
   multi(operations: readonly Operation[]): Promise<readonly OperationResult[]> {
     const what = `multi of ${operations.map(({ kind, path }) => `${kind} ${path}`).join(", ")}`;
     const parts = operations.map(part);
-    return this.#session.request({
+    return this.#ask({
       what,
       code: operation.multi,
       changes: operations.some(({ kind }) => kind !== "check"),
@@ -234,6 +240,11 @@ export class ZooKeeper {
   /** Ends the session: its ephemeral nodes go at once, if a server can be reached. */
   close(): Promise<void> {
     return this.#session.close();
+  }
+
+  #ask<Reply>(request: Request<Reply>): Promise<Reply> {
+    this.#requestCount++;
+    return this.#session.request(request);
   }
 }
 
