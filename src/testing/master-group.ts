@@ -8,7 +8,11 @@ import { rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ClusterStatus } from "../base/cluster.ts";
+import type { ClusterId, MasterId } from "../base/ids.ts";
+import { formatMaster, isEmpty } from "../cli/master-directory.ts";
 import { freePortBlock, type ServerProcess, type StartedRole, startConfiguredRole } from "../cli/role-process.ts";
+import { NodeClock } from "../io/node-clock.ts";
+import { NodeDisk } from "../io/node-disk.ts";
 
 export type MasterGroupOptions = {
   readonly directory: string;
@@ -93,7 +97,7 @@ export class MasterNode {
 }
 
 export class MasterGroup {
-  readonly clusterId: string = randomUUID();
+  readonly clusterId = randomUUID() as string as ClusterId;
   readonly nodes: MasterNode[] = [];
   readonly #options: MasterGroupOptions;
   #portBase: number | undefined;
@@ -122,6 +126,7 @@ export class MasterGroup {
   async start(node: MasterNode, args: readonly string[] = [], readyTimeoutMs?: number): Promise<void> {
     const { directory, master, journal, raft, environment = process.env, prefix } = this.#options;
     const isFounder = this.#founders[node.id] !== undefined;
+    if (isFounder) await this.#format(node);
     node.role = await startConfiguredRole(
       node.id,
       "master",
@@ -150,6 +155,15 @@ export class MasterGroup {
         ...(readyTimeoutMs === undefined ? {} : { readyTimeoutMs }),
       },
     );
+  }
+
+  /** What an operator does once, and a careless one again when the disk is lost. */
+  async #format({ id, directory }: MasterNode): Promise<void> {
+    const disk = new NodeDisk({ isPrivate: true });
+    await disk.makeDirectory(directory);
+    if (!(await isEmpty(disk, directory))) return;
+    const journal = { type: "raft", id: id as MasterId, founders: this.#founders, clusterId: this.clusterId } as const;
+    await formatMaster({ disk, clock: new NodeClock(), directory, journal });
   }
 
   /** Ends it by `signal` (default: kill -9), and starts it again. */
