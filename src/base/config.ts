@@ -79,6 +79,11 @@ export const settings = {
   ),
   "worker.originConcurrency": integer(8, 1, 1024, "Blocks read from each under store at once."),
   "worker.peerConcurrency": integer(8, 1, 1024, "Blocks taken from other workers at once."),
+  "worker.threads": integerOrAuto(
+    1,
+    256,
+    "Threads that send files, where the system allows it (Linux, with the package koffi); auto: half of the processors, at least one.",
+  ),
   "worker.fillBuffers": size(
     "96MiB",
     "Memory for blocks that are arriving or have just arrived: at least 4 MiB for each read at once, and two more.",
@@ -96,7 +101,6 @@ export type Config = { readonly [K in SettingKey]: (typeof settings)[K] extends 
 const partsNotBuilt: Readonly<Record<string, string>> = {
   "journal.zookeeper": "the ZooKeeper journal",
   "gateways.s3": "the S3 gateway",
-  "worker.threads": "more than one data thread",
 };
 
 export type ConfigSource = "flag" | "environment" | "file" | "default";
@@ -352,6 +356,11 @@ function integer(initial: number, min: number, max: number, help: string): Setti
     return value as number;
   };
   return { kind: "number", initial, help, parse };
+}
+
+function integerOrAuto(min: number, max: number, help: string): Setting<number | "auto"> {
+  const { parse } = integer(min, min, max, help);
+  return { kind: "number \\| auto", initial: "auto", help, parse: (raw) => (raw === "auto" ? raw : parse(raw)) };
 }
 
 function choice<const T extends string>(initial: NoInfer<T>, values: readonly T[], help: string): Setting<T> {

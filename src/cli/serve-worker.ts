@@ -1,6 +1,7 @@
 /** A worker with its gateways, wired to the real world. */
 
 import { randomBytes } from "node:crypto";
+import { availableParallelism } from "node:os";
 import { type Config, formatHostPort, type HostPort, parseHostPort } from "../base/config.ts";
 import { HeadpondError } from "../base/errors.ts";
 import type { WorkerId } from "../base/ids.ts";
@@ -9,6 +10,7 @@ import { formatBytes } from "../base/units.ts";
 import { connect, type HeadpondClient } from "../client/client.ts";
 import { FilesGateway } from "../gateway/files.ts";
 import { HuggingFaceGateway } from "../gateway/hugging-face.ts";
+import { FileSender } from "../io/file-sender.ts";
 import { type HttpHandler, HttpServer } from "../io/http-server.ts";
 import { Metrics } from "../io/metrics.ts";
 import { RpcMaster } from "../worker/rpc-master.ts";
@@ -34,7 +36,9 @@ export async function serveWorker(config: Config, doors: Doors): Promise<Served>
   const self = { software: version, role: "worker", name: id ?? "worker" };
   const connectMaster = (text: string): RpcMaster =>
     new RpcMaster({ address: parseHostPort(text), network, clock, logger, self });
+  const sender = await FileSender.open({ threads: threadCount(config["worker.threads"]), logger });
   const worker = await Worker.start({
+    sender,
     ...(id === undefined ? {} : { id: id as WorkerId }),
     incarnation: randomBytes(16).toString("hex"),
     place: config["worker.place"],
@@ -60,6 +64,7 @@ export async function serveWorker(config: Config, doors: Doors): Promise<Served>
     await Promise.all(gateways.map((gateway) => gateway.close()));
     await client?.close();
     await worker.close();
+    await sender?.close();
   };
   try {
     client = connect({
@@ -104,6 +109,10 @@ export async function serveWorker(config: Config, doors: Doors): Promise<Served>
     directory: config["worker.dirs"][0]?.path ?? "",
     close,
   };
+}
+
+function threadCount(setting: number | "auto"): number {
+  return setting === "auto" ? Math.max(1, Math.floor(availableParallelism() / 2)) : setting;
 }
 
 /** What the configuration says about reads at once and their memory, as the worker's limits. */

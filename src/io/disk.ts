@@ -28,6 +28,8 @@ export type FileStat = {
 
 export interface DiskFile {
   readonly path: string;
+  /** The kernel's number for it, for calls that take one; absent where the kernel knows nothing of the file. */
+  readonly descriptor?: number;
   /** Reads up to `buffer.length` bytes at `position`; returns how many (0 at the end). */
   read(buffer: Uint8Array, position: number): Promise<number>;
   /** Writes all of `buffer` at `position`. */

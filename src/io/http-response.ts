@@ -4,10 +4,12 @@
  */
 
 import type { ServerResponse } from "node:http";
+import type net from "node:net";
 import { assert } from "../base/assert.ts";
 import { HeadpondError } from "../base/errors.ts";
 import type { BufferPool } from "./aligned-buffer.ts";
 import type { Clock } from "./clock.ts";
+import type { FileSender } from "./file-sender.ts";
 import type { HttpLimits } from "./http-limits.ts";
 import { clientGone, type HttpRequest } from "./http-request.ts";
 
@@ -18,6 +20,7 @@ export type ByteSource = { read(buffer: Uint8Array, position: number): Promise<n
 
 /** Buffers that one response keeps in flight: one read, one written, one in between (more brings nothing). */
 const buffersPerPump = 3;
+const nothing = Buffer.alloc(0);
 
 export class HttpResponse {
   readonly #request: HttpRequest;
@@ -81,6 +84,40 @@ export class HttpResponse {
       });
       this.#unflushed.add(settle);
       this.#outgoing.write(bytes, settle);
+    });
+  }
+
+  /** Whether `sendFile` can be used: a plain connection of which it is this response's turn. After `head`, and with a length. */
+  get canSendFile(): boolean {
+    return this.#descriptor() !== undefined && !this.#outgoing.chunkedEncoding;
+  }
+
+  /**
+   * A range of a file as (a part of) the body, past this process. Everything written before must have resolved. Resolves with how many
+   * bytes left: fewer than asked for if the file did not give more. Rejects as `write` does; nothing can follow then.
+   */
+  async sendFile(
+    sender: FileSender,
+    file: { readonly descriptor: number; readonly position: number; readonly lengthBytes: number },
+    onSent: (bytes: number) => void,
+  ): Promise<number> {
+    assert(this.headSent && this.#unflushed.size === 0, "a file follows the head, and nothing is on its way");
+    this.#outgoing.flushHeaders();
+    const socket = this.#outgoing.socket;
+    // The head may still be in the stream's queue, behind which the kernel would put it.
+    if (socket !== null && socket.writableLength > 0) {
+      await new Promise<void>((resolve) => void socket.write(nothing, () => resolve()));
+    }
+    const descriptor = this.#descriptor();
+    if (this.#outgoing.destroyed || descriptor === undefined) throw clientGone(this.#request.remote);
+    return sender.send({
+      socket: descriptor,
+      file: file.descriptor,
+      position: file.position,
+      lengthBytes: file.lengthBytes,
+      stallTimeoutMs: this.#limits.stallTimeoutMs,
+      signal: this.#request.signal,
+      onSent,
     });
   }
 
@@ -167,6 +204,15 @@ export class HttpResponse {
       await Promise.all(writes);
     }
     if (failure !== undefined) throw failure as Error;
+  }
+
+  /** Node keeps it in a property without a promise: whatever else is found there means that files go the long way. */
+  #descriptor(): number | undefined {
+    const socket = this.#outgoing.socket as (net.Socket & { readonly encrypted?: boolean; _handle?: unknown }) | null;
+    // Another response is before this one (pipelining), or the connection is gone, or it is not the kernel's to write to.
+    if (socket === null || socket.destroyed || socket.encrypted === true) return undefined;
+    const descriptor = (socket._handle as { readonly fd?: unknown } | null | undefined)?.fd;
+    return typeof descriptor === "number" && descriptor > 2 ? descriptor : undefined;
   }
 
   #whole(status: number, headers: HttpHeaders, body: Uint8Array): void {

@@ -184,6 +184,13 @@ export class CachedFile {
     });
   }
 
+  /** Lends the data file's descriptor, for ranges inside checked blocks; undefined where its disk has none. */
+  async withDescriptor<T>(use: (descriptor: number) => Promise<T>): Promise<T | undefined> {
+    return this.#withHandles(async ({ buffered }) =>
+      buffered.descriptor === undefined ? undefined : await use(buffered.descriptor),
+    );
+  }
+
   /** A present block, compared with its checksum, in `buffer`. Throws `corrupt` when it was damaged; it is dropped then. */
   async readBlock(block: BlockIndex, buffer: Uint8Array): Promise<Uint8Array> {
     const { position, length } = blockRange(block, this.descriptor.sizeBytes, this.descriptor.blockSizeBytes);

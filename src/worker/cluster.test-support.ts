@@ -8,6 +8,7 @@ import type { Path } from "../base/path.ts";
 import type { Place } from "../base/place.ts";
 import { Random } from "../base/random.ts";
 import type { Disk } from "../io/disk.ts";
+import type { FileSender } from "../io/file-sender.ts";
 import { digestHex } from "../io/hash.ts";
 import { HttpClient } from "../io/http-client.ts";
 import type { HttpClientResponse } from "../io/http-client-response.ts";
@@ -168,6 +169,7 @@ export type TestWorkerOptions = {
   readonly limits?: Partial<WorkerLimits>;
   readonly logger?: Logger;
   readonly place?: Place;
+  readonly sender?: FileSender | undefined;
 };
 
 export const testLimits: WorkerLimits = {
@@ -252,6 +254,7 @@ export class TestCluster {
       data: { host: "127.0.0.1", port: 0 },
       http: { host: "127.0.0.1", port: 0 },
       software: "test",
+      sender: options.sender,
       limits: { ...testLimits, ...options.limits },
     });
   }

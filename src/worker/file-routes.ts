@@ -3,26 +3,31 @@
 import { errorTable, HeadpondError, isHeadpondError, toHeadpondError } from "../base/errors.ts";
 import type { FileDescriptor } from "../base/file.ts";
 import { parseFileVersionId } from "../base/ids.ts";
+import type { FileSender } from "../io/file-sender.ts";
 import type { HttpRequest } from "../io/http-request.ts";
 import type { HttpResponse } from "../io/http-response.ts";
 import { checkConditions, parseRange } from "./byte-range.ts";
 import type { Descriptors } from "./descriptors.ts";
-import type { Reader } from "./reader.ts";
+import type { ByteSink, Reader } from "./reader.ts";
 
 export class FileRoutes {
   readonly #descriptors: Descriptors;
   readonly #reader: Reader;
+  readonly #sender: FileSender | undefined;
   readonly #streamsMax: number;
   #streams = 0;
 
   constructor(options: {
     readonly descriptors: Descriptors;
     readonly reader: Reader;
+    /** Absent: all bytes go through this thread. */
+    readonly sender?: FileSender | undefined;
     /** Bodies on their way at once; more are answered `429`. */
     readonly streamsMax: number;
   }) {
     this.#descriptors = options.descriptors;
     this.#reader = options.reader;
+    this.#sender = options.sender;
     this.#streamsMax = options.streamsMax;
   }
 
@@ -86,11 +91,20 @@ export class FileRoutes {
     this.#streams++;
     try {
       // The head waits for the first checked bytes: an error before them still has a status of its own.
-      const sink = {
-        write: (bytes: Uint8Array) => {
+      const sender = this.#sender;
+      const sink: ByteSink = {
+        write: (bytes) => {
           if (!response.headSent) sendHead();
           return response.write(bytes);
         },
+        ...(sender?.isUsable === true && response.canSendFile
+          ? {
+              sendFile: (range, onSent) => {
+                if (!response.headSent) sendHead();
+                return response.sendFile(sender, range, onSent);
+              },
+            }
+          : {}),
       };
       await this.#reader.read(file, { ...range, signal: request.signal }, sink);
       response.end();

@@ -7,6 +7,7 @@ import { BlockBitmap } from "../base/blocks.ts";
 import { HeadpondError } from "../base/errors.ts";
 import { type BlockIndex, parseFileVersionId, type WorkerId } from "../base/ids.ts";
 import type { BufferPool } from "../io/aligned-buffer.ts";
+import type { FileSender } from "../io/file-sender.ts";
 import type { HttpRequest } from "../io/http-request.ts";
 import type { HttpResponse } from "../io/http-response.ts";
 import type { BlockCache } from "./block-cache.ts";
@@ -26,6 +27,8 @@ export type PeerRoutesDependencies = {
   readonly members: Members;
   readonly descriptors: Descriptors;
   readonly pool: BufferPool;
+  /** Absent: all bytes go through this thread. */
+  readonly sender?: FileSender | undefined;
   /** Blocks on their way to peers at once; more are answered `429`. */
   readonly streamsMax: number;
   /** How long a newer list of workers, which an asker has, is waited for. */
@@ -128,7 +131,7 @@ export class PeerRoutes {
     file: CachedFile,
     { block, urgency }: BlockRequest,
   ): Promise<boolean> {
-    const { fetcher } = this.#deps;
+    const { fetcher, sender, onSent } = this.#deps;
     if (!fetcher.isReady(file, block)) {
       const fill = fetcher.start(file, block, { urgency });
       await fill.verified;
@@ -139,6 +142,19 @@ export class PeerRoutes {
       "content-length": file.blockLength(block),
       [checksumHeader]: Buffer.from(checksum).toString("hex"),
     });
+    if (sender?.isUsable === true && response.canSendFile && fetcher.current(file, block) === undefined) {
+      const position = block * file.descriptor.blockSizeBytes;
+      const lengthBytes = file.blockLength(block);
+      const sent = await file.withDescriptor((descriptor) =>
+        response.sendFile(sender, { descriptor, position, lengthBytes }, onSent),
+      );
+      if (sent === lengthBytes) {
+        response.end();
+        return true;
+      }
+      // The disk gave less than it was given: the asker takes the block from elsewhere.
+      if (sent !== undefined) throw new HeadpondError("corrupt", `block ${block} of ${file.id} cannot be read here`);
+    }
     await this.#send(response, file.blockLength(block), async (buffer, offset) => {
       const piece = buffer.subarray(0, Math.min(buffer.length, file.blockLength(block) - offset));
       await fetcher.readPiece(file, block, offset, piece, { urgency, signal: request.signal });

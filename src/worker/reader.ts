@@ -19,9 +19,18 @@ export type ReaderLimits = {
   readonly prefetchBytes: number;
   /** Pieces that are on their way to one reader at once. */
   readonly piecesMax: number;
+  /** Of what lies on the disk, given away at once where the sink takes files: at least so much, else the way costs more than the bytes. */
+  readonly sendFileBytesMin: number;
+  /** At most so much, before the blocks that follow are looked at again. */
+  readonly sendFileBytesMax: number;
 };
 
-export const readerLimits: ReaderLimits = { prefetchBytes: 32 * 1024 * 1024, piecesMax: 3 };
+export const readerLimits: ReaderLimits = {
+  prefetchBytes: 32 * 1024 * 1024,
+  piecesMax: 3,
+  sendFileBytesMin: 256 * 1024,
+  sendFileBytesMax: 64 * 1024 * 1024,
+};
 
 /** A reader that finds no pooled buffer free goes on with a small one of its own: slow readers cannot starve others. */
 const privatePieceBytes = 64 * 1024;
@@ -31,7 +40,14 @@ const reopensMax = 3;
 export type ByteSink = {
   /** Resolves when the bytes are gone and the buffer may be used again; called before earlier promises resolved. */
   write(bytes: Uint8Array): Promise<void>;
+  /**
+   * Takes a range of a file by its descriptor, after all writes have resolved. Resolves with how many bytes are gone: fewer than
+   * asked for if the file did not give more. Absent: the sink takes bytes only.
+   */
+  readonly sendFile?: (range: FileRange, onSent: (bytes: number) => void) => Promise<number>;
 };
+
+export type FileRange = { readonly descriptor: number; readonly position: number; readonly lengthBytes: number };
 
 export type ReadRequest = {
   readonly position: number;
@@ -110,6 +126,19 @@ export class Reader {
         if (isWhole && blockEnd === end && digests.isPending(file)) {
           await digests.verify(file, signal);
         }
+        if (sink.sendFile !== undefined) {
+          const lastBegin = Math.floor((end - 1) / blockSizeBytes) * blockSizeBytes;
+          const onDisk = this.#bytesOnDisk(file, at, isWhole && digests.isPending(file) ? lastBegin : end);
+          if (onDisk >= limits.sendFileBytesMin) {
+            const last = Math.floor((at + onDisk - 1) / blockSizeBytes) as BlockIndex;
+            prefetched = this.#prefetch(file, Math.max(prefetched, last), last, end);
+            await Promise.all(writes);
+            const sent = failure === undefined ? await this.#sendFile(file, at, onDisk, sink.sendFile) : 0;
+            at += sent;
+            onSent(at);
+            if (sent > 0) continue;
+          }
+        }
         while (writes.size >= limits.piecesMax) await Promise.race(writes);
         const pooled = pool.tryTake();
         const buffer = pooled ?? Buffer.allocUnsafe(privatePieceBytes);
@@ -142,6 +171,33 @@ export class Reader {
       await Promise.all(writes);
     }
     if (failure !== undefined) throw (failure as { readonly error: unknown }).error;
+  }
+
+  /** How many bytes from `at` on, at most up to `end`, are on the disk and checked, and no longer in memory. */
+  #bytesOnDisk(file: CachedFile, at: number, end: number): number {
+    const { fetcher, limits } = this.#deps;
+    const { blockSizeBytes } = file.descriptor;
+    const stop = Math.min(end, at + limits.sendFileBytesMax);
+    let reached = at;
+    while (reached < stop) {
+      const block = Math.floor(reached / blockSizeBytes) as BlockIndex;
+      if (!file.has(block) || !file.isChecked(block) || fetcher.current(file, block) !== undefined) break;
+      reached = Math.min((block + 1) * blockSizeBytes, stop);
+    }
+    return reached - at;
+  }
+
+  /** Returns how many bytes are gone: 0 where the disk has no descriptors, or fails. */
+  async #sendFile(
+    file: CachedFile,
+    position: number,
+    lengthBytes: number,
+    send: NonNullable<ByteSink["sendFile"]>,
+  ): Promise<number> {
+    const sent = await file.withDescriptor((descriptor) =>
+      send({ descriptor, position, lengthBytes }, (bytes) => this.#deps.onRead(file, bytes, true)),
+    );
+    return sent ?? 0;
   }
 
   /** Starts fills of the blocks ahead; returns the first block that was not looked at. */

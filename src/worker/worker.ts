@@ -12,6 +12,7 @@ import type { Random } from "../base/random.ts";
 import { BufferPool } from "../io/aligned-buffer.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Disk } from "../io/disk.ts";
+import type { FileSender } from "../io/file-sender.ts";
 import { HttpClient } from "../io/http-client.ts";
 import { HttpServer } from "../io/http-server.ts";
 import type { Logger } from "../io/logger.ts";
@@ -68,6 +69,8 @@ export type WorkerOptions = {
   readonly advertisedHost?: string;
   /** `host:port` of the gateways that run beside this worker. */
   readonly gateways?: () => Readonly<Record<string, string>>;
+  /** Threads that move bytes, where the system has them; they stay their maker's. */
+  readonly sender?: FileSender | undefined;
   /** Release of the software. */
   readonly software: string;
   readonly limits?: Partial<WorkerLimits>;
@@ -204,6 +207,7 @@ export class Worker {
     this.#files = new FileRoutes({
       descriptors: this.#descriptors,
       reader: this.reader,
+      sender: options.sender,
       streamsMax: limits.readerStreamsMax,
     });
     this.#peers = new PeerRoutes({
@@ -212,6 +216,7 @@ export class Worker {
       members: this.members,
       descriptors: this.#descriptors,
       pool,
+      sender: options.sender,
       streamsMax: limits.peerStreamsMax,
       listWaitMs: limits.fetcher.listWaitMs,
       onSent: (bytes) => this.#metrics.peerBytesOut(bytes),
