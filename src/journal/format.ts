@@ -74,7 +74,7 @@ function identityOf({ id, incarnation, founders }: RaftFormat): RaftIdentityFile
 }
 
 /** Makes the directory's own name durable, and those above it, which may be new too. */
-async function syncParents(disk: Disk, directory: string): Promise<void> {
+export async function syncParents(disk: Disk, directory: string): Promise<void> {
   for (let end = directory.lastIndexOf("/"); end >= 0; end = directory.lastIndexOf("/", end - 1)) {
     try {
       await disk.syncDirectory(end === 0 ? "/" : directory.slice(0, end));

@@ -49,6 +49,15 @@ export class RaftBarriers {
     return context;
   }
 
+  /** It was not answered: whoever waits for it is asked for again. */
+  again(context: number): void {
+    const group = this.#asked.get(context);
+    if (group === undefined) return;
+    this.#asked.delete(context);
+    this.#queue = [...group.waiters, ...this.#queue];
+    this.#queuedAtMs = group.calledAtMs;
+  }
+
   granted(context: number, index: number, appliedIndex: number): void {
     const group = this.#asked.get(context);
     if (group === undefined) return;
