@@ -4,9 +4,10 @@
  * directories are models is remembered while the namespace does not change, and for a moment while it does.
  */
 
-import { isWeightsName, type ModelStatus } from "../base/cluster.ts";
-import type { FileDescriptor, FileStatus } from "../base/file.ts";
+import type { ModelStatus } from "../base/cluster.ts";
+import type { FileDescriptor } from "../base/file.ts";
 import type { WorkerId } from "../base/ids.ts";
+import { modelOf, modelRoots } from "../base/model-roots.ts";
 import { isWithin, type Path, relativePath } from "../base/path.ts";
 import type { Clock } from "../io/clock.ts";
 import { type BlockMap, coverageBytes } from "./block-map.ts";
@@ -97,7 +98,6 @@ export class Models {
     const atMs = this.#clock.monotonicMs();
     const { version } = this.#core.namespace;
     const files: FileDescriptor[] = [];
-    const roots = new Set<Path>();
     let visited = 0;
     try {
       await this.#files.forEach(
@@ -107,8 +107,6 @@ export class Models {
           const file = this.#files.describe(status);
           if (file === undefined) return;
           files.push(file);
-          // The root is no model: a stray file there would make all others part of it.
-          if (isWeightsName(nameOf(status)) && parentOf(status) !== "/") roots.add(parentOf(status));
         },
         undefined,
       );
@@ -120,7 +118,7 @@ export class Models {
       version,
       atMs,
       costMs: this.#clock.monotonicMs() - atMs,
-      models: groupByModel(topmost(roots), files, this.#limits.modelsMax),
+      models: groupByModel(files, this.#limits.modelsMax),
     };
     this.#found = found;
     return found;
@@ -146,24 +144,11 @@ export class Models {
   }
 }
 
-/** Those of the directories that lie below no other of them. */
-function topmost(directories: ReadonlySet<Path>): Set<Path> {
-  const result = new Set<Path>();
-  for (const directory of directories) if (!hasAncestor(directory, directories)) result.add(directory);
-  return result;
-}
-
-function hasAncestor(path: Path, directories: ReadonlySet<Path>): boolean {
-  for (let slash = path.lastIndexOf("/"); slash > 0; slash = path.lastIndexOf("/", slash - 1)) {
-    if (directories.has(path.slice(0, slash) as Path)) return true;
-  }
-  return path !== "/" && directories.has("/" as Path);
-}
-
-function groupByModel(roots: ReadonlySet<Path>, files: readonly FileDescriptor[], max: number): Model[] {
+function groupByModel(files: readonly FileDescriptor[], max: number): Model[] {
+  const roots = modelRoots(files.map(({ path }) => path));
   const groups = new Map<Path, FileDescriptor[]>();
   for (const file of files) {
-    const root = rootOf(file.path, roots);
+    const root = modelOf(file.path, roots);
     if (root === undefined) continue;
     const group = groups.get(root);
     if (group === undefined) groups.set(root, [file]);
@@ -178,21 +163,4 @@ function groupByModel(roots: ReadonlySet<Path>, files: readonly FileDescriptor[]
       bytes: group.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
       files: group,
     }));
-}
-
-function rootOf(path: Path, roots: ReadonlySet<Path>): Path | undefined {
-  for (let slash = path.lastIndexOf("/"); slash > 0; slash = path.lastIndexOf("/", slash - 1)) {
-    const above = path.slice(0, slash) as Path;
-    if (roots.has(above)) return above;
-  }
-  return roots.has("/" as Path) ? ("/" as Path) : undefined;
-}
-
-function nameOf({ path }: FileStatus): string {
-  return path.slice(path.lastIndexOf("/") + 1);
-}
-
-function parentOf({ path }: FileStatus): Path {
-  const slash = path.lastIndexOf("/");
-  return (slash === 0 ? "/" : path.slice(0, slash)) as Path;
 }

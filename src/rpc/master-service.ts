@@ -452,6 +452,8 @@ export const masterService = service("headpond.master", 1, {
       incarnation: Type.String(),
       usedBytes: Count,
       capacityBytes: Count,
+      /** Of the cache: reserved for what no eviction may take as things are (pinned, read, being loaded). */
+      keptBytes: Type.Optional(Count),
       originBytes: Count,
       /** Measured lately, 0 if not: bytes per second from under stores, and from peers. */
       originRate: Type.Number(),

@@ -262,6 +262,34 @@ test("eviction takes the least recently read whole files, never pinned, open or 
   await cache.close();
 });
 
+test("what goes is withdrawn first, and its bytes are still there until that is heard", async () => {
+  const disk = await newDisk();
+  const cache = await open(disk, { capacityBytes: 4 * blockBytes });
+  const file = await cache.open(describe(1, 4));
+  await commitAll(file);
+  const events: string[] = [];
+  const heard = Promise.withResolvers<void>();
+  cache.onChange = (changed, change) => void ("gone" in change && events.push(`gone ${changed.id}`));
+  cache.withdraw = async (files) => {
+    const there = (await disk.list("/c/versions")).includes("1-1.data");
+    events.push(`withdraw ${files.map(({ id }) => id).join()}, ${there ? "there" : "away"}`);
+    await heard.promise;
+  };
+  const freed = cache.free([file.id]);
+  const again = cache.open(describe(1, 4));
+  await clock.sleep(20);
+  assert.deepEqual(events, ["gone 1-1", "withdraw 1-1, there"]);
+  assert.ok((await disk.list("/c/versions")).includes("1-1.data"));
+  heard.resolve();
+  await freed;
+  const anew = await again;
+  assert.notEqual(anew, file);
+  assert.equal(anew.heldBytes, 0, "the same version, admitted again, finds nothing of the old file");
+  await commitAll(anew);
+  assert.equal(await assertAllRight(cache), 4);
+  await cache.close();
+});
+
 test("a full file system stops fills with a clear state, and reads go on", async () => {
   const memory = await newDisk();
   const disk = new FaultyDisk({ disk: memory, clock });

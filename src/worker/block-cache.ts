@@ -9,6 +9,7 @@
 import { HeadpondError } from "../base/errors.ts";
 import type { FileDescriptor } from "../base/file.ts";
 import type { BlockIndex, FileVersionId } from "../base/ids.ts";
+import { modelOf, modelRoots } from "../base/model-roots.ts";
 import { formatBytes } from "../base/units.ts";
 import { directAlignmentBytes } from "../io/aligned-buffer.ts";
 import type { Clock } from "../io/clock.ts";
@@ -17,7 +18,7 @@ import type { Logger } from "../io/logger.ts";
 import { emptyIndexState, type IndexState } from "./block-index.ts";
 import { CacheDirectory } from "./cache-directory.ts";
 import { CachedFile, type FileChange, type MarkLimits } from "./cached-file.ts";
-import { chooseEvictions } from "./eviction.ts";
+import { chooseEvictions, type EvictionCandidate, unevictableBytes } from "./eviction.ts";
 import type { IndexFilePosition } from "./index-file.ts";
 import { recoverDirectory } from "./recovery.ts";
 
@@ -35,6 +36,9 @@ export const blockCacheLimits: BlockCacheLimits = {
   idleOpenFilesMax: 256,
 };
 
+/** What took a millisecond to add up may be a tenth of a second old. */
+const rememberedPerCost = 100;
+
 export type BlockCacheOptions = {
   readonly disk: Disk;
   readonly clock: Clock;
@@ -48,6 +52,7 @@ export type CacheListener = (file: CachedFile, change: FileChange | { readonly g
 
 export type CacheUsage = {
   readonly capacityBytes: number;
+
   readonly usedBytes: number;
   readonly reservedBytes: number;
   readonly files: number;
@@ -59,6 +64,11 @@ export class BlockCache {
   /** Told of every block that did not match its checksum. */
   onDamaged: (file: CachedFile, block: BlockIndex) => void = () => {};
   onEvicted: (file: CachedFile) => void = () => {};
+  /**
+   * These versions are not held any more as far as anybody is told, and their bytes are still there: resolves when whoever may have
+   * said that they are READY here has heard it, or cannot be waited for. Must not reject.
+   */
+  withdraw: (files: readonly CachedFile[]) => Promise<void> = () => Promise.resolve();
   readonly limits: BlockCacheLimits;
   readonly #clock: Clock;
   readonly #logger: Logger;
@@ -69,6 +79,7 @@ export class BlockCache {
   /** To be freed, but still read. */
   readonly #freedWhenIdle = new Set<CachedFile>();
   #usedBytes = 0;
+  #kept = { bytes: 0, untilMs: 0 };
   /** Admissions, one after another: two must not be promised the same space. */
   #admission: Promise<unknown> = Promise.resolve();
 
@@ -127,6 +138,16 @@ export class BlockCache {
     };
   }
 
+  /** Reserved for what no eviction may take as things are: nobody should count on that space. A moment old where it is costly. */
+  keptBytes(): number {
+    const nowMs = this.#clock.monotonicMs();
+    if (nowMs < this.#kept.untilMs) return this.#kept.bytes;
+    const bytes = unevictableBytes(this.#candidates((file) => file.directory.state !== "failed"));
+    const doneMs = this.#clock.monotonicMs();
+    this.#kept = { bytes, untilMs: doneMs + (doneMs - nowMs) * rememberedPerCost };
+    return bytes;
+  }
+
   /**
    * The version, with its whole size reserved: others are evicted if that is needed and enough. Throws `no-space`, or
    * `version-mismatch` when the id names another content here. A caller that goes on using it calls `acquire` or `protect` in
@@ -160,6 +181,7 @@ export class BlockCache {
    * left. Returns the bytes that were dropped now.
    */
   async free(ids: readonly FileVersionId[]): Promise<number> {
+    const going: CachedFile[] = [];
     let bytes = 0;
     for (const id of ids) {
       const file = this.#files.get(id);
@@ -169,8 +191,9 @@ export class BlockCache {
         continue;
       }
       bytes += file.heldBytes;
-      await this.#remove(file);
+      going.push(file);
     }
+    await this.#removeInTurn(going);
     return bytes;
   }
 
@@ -187,7 +210,7 @@ export class BlockCache {
           files: foreign.length,
         });
       }
-      for (const file of foreign) await this.#remove(file);
+      await this.#removeInTurn(foreign);
       await directory.setIdentity({ ...directory.identity, clusterId });
     }
   }
@@ -227,9 +250,9 @@ export class BlockCache {
       if (victims === undefined) continue;
       for (const victim of victims) {
         this.#logger.info("evicted", { id: victim.id, path: victim.descriptor.path, bytes: victim.heldBytes });
-        await this.#remove(victim);
-        this.onEvicted(victim);
       }
+      await this.#takeOff(this.#forget(victims));
+      for (const victim of victims) this.onEvicted(victim);
       return this.#add(directory, state, undefined);
     }
     const why =
@@ -239,20 +262,28 @@ export class BlockCache {
     throw new HeadpondError("no-space", `${descriptor.path} needs ${formatBytes(needed)}: ${why}`);
   }
 
+  /** Files of other directories go with their model, but bring no space. */
   #victims(directory: CacheDirectory, bytesNeeded: number): readonly CachedFile[] | undefined {
-    const files = [...this.#files.values()].filter((file) => file.directory === directory);
     const ids = chooseEvictions(
-      files.map((file) => ({
-        id: file.id,
-        reservedBytes: file.descriptor.sizeBytes,
-        lastAccessMs: file.lastAccessMs,
-        pinned: file.isPinned,
-        open: file.isOpen,
-        protected: file.isProtected,
-      })),
+      this.#candidates((file) => file.directory === directory),
       bytesNeeded,
     );
     return ids?.flatMap((id) => this.#files.get(id) ?? []);
+  }
+
+  #candidates(counts: (file: CachedFile) => boolean): EvictionCandidate[] {
+    const files = [...this.#files.values()];
+    const roots = modelRoots(files.map(({ descriptor }) => descriptor.path));
+    return files.map((file) => ({
+      id: file.id,
+      model: modelOf(file.descriptor.path, roots),
+      reservedBytes: counts(file) ? file.descriptor.sizeBytes : 0,
+      lastAccessMs: file.lastAccessMs,
+      complete: file.isComplete,
+      pinned: file.isPinned,
+      open: file.isOpen,
+      protected: file.isProtected,
+    }));
   }
 
   #add(directory: CacheDirectory, state: IndexState, indexEnd: IndexFilePosition | undefined): CachedFile {
@@ -288,19 +319,37 @@ export class BlockCache {
     return file;
   }
 
-  async #remove(file: CachedFile): Promise<void> {
-    if (this.#files.get(file.id) !== file) return;
-    this.#files.delete(file.id);
-    this.#idle.delete(file);
-    this.#freedWhenIdle.delete(file);
-    this.#usedBytes -= file.heldBytes;
-    this.onChange(file, { gone: true });
-    try {
-      await file.remove();
-    } catch (error) {
-      file.directory.fail(error);
+  /** Not held any more from this moment; off the disk among the admissions: none may find the old file under its name. */
+  #removeInTurn(files: readonly CachedFile[]): Promise<void> {
+    const forgotten = this.#forget(files);
+    if (forgotten.length === 0) return Promise.resolve();
+    const removed = this.#admission.then(() => this.#takeOff(forgotten));
+    this.#admission = removed.catch(() => {});
+    return removed;
+  }
+
+  #forget(files: readonly CachedFile[]): readonly CachedFile[] {
+    const held = files.filter((file) => this.#files.get(file.id) === file);
+    for (const file of held) {
+      this.#files.delete(file.id);
+      this.#idle.delete(file);
+      this.#freedWhenIdle.delete(file);
+      this.#usedBytes -= file.heldBytes;
+      this.onChange(file, { gone: true });
     }
-    file.directory.release(file.descriptor.sizeBytes);
+    return held;
+  }
+
+  async #takeOff(forgotten: readonly CachedFile[]): Promise<void> {
+    await this.withdraw(forgotten);
+    for (const file of forgotten) {
+      try {
+        await file.remove();
+      } catch (error) {
+        file.directory.fail(error);
+      }
+      file.directory.release(file.descriptor.sizeBytes);
+    }
   }
 
   /** A directory has failed: its files are out of service, and masters hear of it. */
@@ -342,7 +391,7 @@ export class BlockCache {
     this.#idle.delete(file);
     if (this.#freedWhenIdle.delete(file) && !file.isPinned && !file.isProtected) {
       // `remove` takes the directory out of service itself when its disk fails.
-      this.#remove(file).catch(() => {});
+      this.#removeInTurn([file]).catch(() => {});
       return;
     }
     this.#idle.add(file);

@@ -177,7 +177,7 @@ export const testLimits: WorkerLimits = {
   cache: { ...workerLimits.cache, blockSizeBytesMax: testBlockBytes, markDelayMs: 20, markBlocks: 16 },
   peer: { connectTimeoutMs: 500, quietMs: 400, probeTimeoutMs: 400, blockTimeoutMs: 20_000 },
   origin: { ...workerLimits.origin, backoffMs: 10, stallTimeoutMs: 2000 },
-  masterLink: { heartbeatMs: 200, reportDelayMs: 20, backoffMinMs: 10, backoffMaxMs: 50 },
+  masterLink: { heartbeatMs: 200, reportDelayMs: 20, backoffMinMs: 10, backoffMaxMs: 50, withdrawTimeoutMs: 500 },
   loads: { ...workerLimits.loads, retryDelaysMs: [20, 50] },
   reader: { ...workerLimits.reader, prefetchBytes: 8 * testBlockBytes },
   pieceBytes: 64 * 1024,

@@ -6,7 +6,7 @@ import { Random } from "../base/random.ts";
 import { checkConditions, parseRange } from "./byte-range.ts";
 import { ChangeSet } from "./change-set.ts";
 import { Crc32c } from "./crc32c.ts";
-import { chooseEvictions } from "./eviction.ts";
+import { chooseEvictions, unevictableBytes } from "./eviction.ts";
 import { loadUrgency, readerUrgency, Slots } from "./slots.ts";
 import { chooseSource, takesItselfForOwner } from "./source-choice.ts";
 
@@ -99,8 +99,10 @@ test("a waiting reader goes before load jobs, urgent ones before others, equals 
 test("eviction throws nobody out in vain, and no more than it must", () => {
   const candidate = (id: string, lastAccessMs: number, extra: object = {}) => ({
     id: id as FileVersionId,
+    model: undefined,
     reservedBytes: 10,
     lastAccessMs,
+    complete: true,
     pinned: false,
     open: false,
     protected: false,
@@ -160,4 +162,28 @@ test("CRC-32C gives the check values of RFC 3720, however the bytes are cut", ()
     at += length;
   }
   assert.equal(parts.hex(), of(bytes));
+});
+
+test("what may be READY goes as a whole or not at all; of a model that is not, each file goes for itself", () => {
+  const file = (id: string, model: string | undefined, lastAccessMs: number, extra: object = {}) => ({
+    id: id as FileVersionId,
+    model,
+    reservedBytes: 10,
+    lastAccessMs,
+    complete: true,
+    pinned: false,
+    open: false,
+    protected: false,
+    ...extra,
+  });
+  const ready = [file("r1", "/m/ready", 1), file("r2", "/m/ready", 7)];
+  const read = [file("o1", "/m/read", 0), file("o2", "/m/read", 0, { open: true })];
+  const filling = [file("f1", "/m/filling", 2), file("f2", "/m/filling", 8, { complete: false })];
+  const stray = file("s", undefined, 6);
+  const all = [...ready, ...read, ...filling, stray];
+  assert.deepEqual(chooseEvictions(all, 10), ["f1"]);
+  assert.deepEqual(chooseEvictions(all, 20), ["f1", "s"]);
+  assert.deepEqual(chooseEvictions(all, 30), ["f1", "s", "r1", "r2"], "a model is as young as its youngest file");
+  assert.equal(chooseEvictions(all, 60), undefined, "a model of which one file is read stays whole");
+  assert.equal(unevictableBytes(all), 20);
 });

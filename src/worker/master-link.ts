@@ -36,6 +36,8 @@ export type MasterLinkLimits = {
   readonly reportDelayMs: number;
   readonly backoffMinMs: number;
   readonly backoffMaxMs: number;
+  /** So long at most are bytes kept that masters have not heard to be gone. */
+  readonly withdrawTimeoutMs: number;
 };
 
 export const masterLinkLimits: MasterLinkLimits = {
@@ -43,6 +45,7 @@ export const masterLinkLimits: MasterLinkLimits = {
   reportDelayMs: 200,
   backoffMinMs: 50,
   backoffMaxMs: 1000,
+  withdrawTimeoutMs: 1000,
 };
 
 /** File versions in one report. */
@@ -91,6 +94,8 @@ export class MasterLink {
   #wakeReporter: () => void = () => {};
   /** Ends the gathering of changes that goes on. */
   #hurry = new AbortController();
+  /** Those who wait until everything is reported. */
+  #unreported: (() => void)[] = [];
 
   constructor(dependencies: MasterLinkDependencies) {
     this.#deps = dependencies;
@@ -136,6 +141,15 @@ export class MasterLink {
   hurry(): void {
     this.#hurry.abort();
     this.#wakeReporter();
+  }
+
+  /** Resolves when this master has answered for everything that changed before; at once when it is not attached, or not any more. */
+  reported(): Promise<void> {
+    if (!this.#attached) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#unreported.push(resolve);
+      this.hurry();
+    });
   }
 
   async close(): Promise<void> {
@@ -216,6 +230,7 @@ export class MasterLink {
     } finally {
       this.#attached = false;
       this.#leads = false;
+      this.#tellReported();
       attachment.abort(attachment.signal.aborted ? attachment.signal.reason : new Error("detached"));
       this.#wakeReporter();
       await Promise.all(background);
@@ -238,6 +253,7 @@ export class MasterLink {
         await this.#reportAll(signal);
       }
       if (this.changes.isEmpty) {
+        this.#tellReported();
         await new Promise<void>((resolve) => (this.#wakeReporter = resolve));
         await clock.sleep(limits.reportDelayMs, AbortSignal.any([signal, this.#hurry.signal])).catch(() => {});
         if (this.#hurry.signal.aborted) this.#hurry = new AbortController();
@@ -246,6 +262,10 @@ export class MasterLink {
       const batch = this.changes.take(batchMax);
       await this.#send(batch, false, false);
     }
+  }
+
+  #tellReported(): void {
+    for (const resolve of this.#unreported.splice(0)) resolve();
   }
 
   async #reportAll(signal: AbortSignal): Promise<void> {

@@ -18,6 +18,8 @@ class FakeMaster {
   isUp = true;
   closed = false;
   readonly reported: FileVersionId[] = [];
+  /** Answers to reports wait for it. */
+  holdBack: Promise<void> = Promise.resolve();
   #queue: WorkerOrder[] = [];
   #wake: () => void = () => {};
   attached = 0;
@@ -44,7 +46,10 @@ class FakeMaster {
     return {
       name: this.address,
       attach: (_request, signal) => this.#attach(signal),
-      reportHoldings: async ({ holdings }) => void this.reported.push(...holdings.map(({ id }) => id)),
+      reportHoldings: async ({ holdings }) => {
+        this.reported.push(...holdings.map(({ id }) => id));
+        await this.holdBack;
+      },
       heartbeat: async () => ({ workersVersion: 0 }),
       reportLoad: async () => {},
       describe: () => Promise.reject(new HeadpondError("not-found", "none")),
@@ -244,4 +249,32 @@ test("a question goes to the next when one fails or is slow, and the first answe
   const gone = asker("gone", () => Promise.reject(new HeadpondError("not-found", "gone")));
   await assert.rejects(hedged([gone, asker("never", async () => "")], options), { code: "not-found" });
   assert.equal(asked.includes("never"), false);
+});
+
+test("what is gone is told to every master before its bytes go; one that does not answer holds them up for a bounded time", async () => {
+  await using worker = new TestWorker(["m1:7070", "m2:7070"]);
+  const [leader, standby] = [worker.master("m1:7070"), worker.master("m2:7070")];
+  leader.welcome(true, 4);
+  standby.welcome(false, 4);
+  await worker.settle();
+  const answer = Promise.withResolvers<void>();
+  standby.holdBack = answer.promise;
+  for (const link of worker.links.all()) link.changes.noteGone("7-1" as FileVersionId);
+  let told = false;
+  const first = worker.links.reported().then(() => (told = true));
+  await worker.settle();
+  assert.deepEqual([leader.reported.at(-1), standby.reported.at(-1)], ["7-1", "7-1"]);
+  assert.equal(told, false, "one master has not answered yet");
+  answer.resolve();
+  await first;
+  const late = Promise.withResolvers<void>();
+  standby.holdBack = late.promise;
+  for (const link of worker.links.all()) link.changes.noteGone("7-1" as FileVersionId);
+  told = false;
+  const second = worker.links.reported().then(() => (told = true));
+  await worker.clock.advance(masterLinkLimits.withdrawTimeoutMs - 10);
+  assert.equal(told, false);
+  await worker.clock.advance(20);
+  await second;
+  late.resolve();
 });

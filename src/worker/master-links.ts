@@ -59,6 +59,27 @@ export class MasterLinks {
     return attached.sort((a, b) => Number(b === leader) - Number(a === leader));
   }
 
+  /**
+   * Resolves when all masters that are attached have answered for everything that changed before, and one of them is in charge; or
+   * when the time for it is over: a master that cannot be reached takes this worker for lost soon.
+   */
+  async reported(): Promise<void> {
+    const { clock, limits } = this.#deps;
+    const deadlineMs = clock.monotonicMs() + limits.withdrawTimeoutMs;
+    const over = new AbortController();
+    const timeout = clock.sleep(limits.withdrawTimeoutMs, over.signal).catch(() => {});
+    try {
+      for (;;) {
+        await Promise.race([timeout, Promise.all(this.all().map((link) => link.reported()))]);
+        const leftMs = deadlineMs - clock.monotonicMs();
+        if (this.#closed || leftMs <= 0 || this.inCharge() !== undefined) return;
+        await clock.sleep(Math.min(leftMs, limits.backoffMinMs), over.signal);
+      }
+    } finally {
+      over.abort(new Error("it is over"));
+    }
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.all([...this.all().map((link) => link.close()), ...this.#closing]);
