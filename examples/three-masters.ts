@@ -33,6 +33,7 @@ async function main(): Promise<void> {
     const startMaster = async (id: string): Promise<void> => {
       roles.set(id, await startConfiguredRole(id, "master", directory, masterConfig(id, clusterId, directory, port)));
     };
+    for (const id of masterIds) await format(id, directory, masterConfig(id, clusterId, directory, port));
     await Promise.all(masterIds.map(startMaster));
     for (let index = 0; index < workerCount; index++) {
       const id = `worker-${index + 1}`;
@@ -189,16 +190,26 @@ async function leaderOf(client: HeadpondClient): Promise<string> {
 }
 
 /** Runs a command as a person would, and shows it. */
+/** A founder is formatted once; a start with `cluster.id` never does that, for the disk of a master that was there may be gone. */
+async function format(id: string, directory: string, config: object): Promise<void> {
+  const file = join(directory, `${id}-format.json`);
+  await writeFile(file, JSON.stringify(config));
+  await run("format", "--config", file);
+}
+
 async function show(masters: readonly string[], ...args: readonly string[]): Promise<void> {
   say(`  $ headpond ${args.join(" ")}`);
-  const child = spawn(process.execPath, [headpondBin, ...args, "--masters", masters.join(",")], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
+  const output = await run(...args, "--masters", masters.join(","));
+  for (const line of output.trimEnd().split("\n")) say(`  ${line}`.trimEnd());
+}
+
+async function run(...args: readonly string[]): Promise<string> {
+  const child = spawn(process.execPath, [headpondBin, ...args], { stdio: ["ignore", "pipe", "inherit"] });
   let output = "";
   child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
   const code = await new Promise<number | null>((done) => child.once("close", done));
-  for (const line of output.trimEnd().split("\n")) say(`  ${line}`.trimEnd());
   if (code !== 0) throw new Error(`headpond ${args.join(" ")} ended with ${code}`);
+  return output;
 }
 
 function step(text: string): void {
