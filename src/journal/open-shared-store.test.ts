@@ -46,9 +46,23 @@ test("shared stores: an option that is not known, or makes no sense, is refused 
   assert.match(await refusal("file:///mnt/shared%20journal", { mount: "yes" }), /^invalid: .*checked or trusted/);
 });
 
+test("shared stores: a bucket is opened without asking anything of it, and bad settings are refused", async () => {
+  const store = await open("s3://bucket/some/prefix", { accessKeyId: "a", secretAccessKey: "b" });
+  assert.equal(store.uri, "s3://bucket/some/prefix");
+  await store.close();
+  assert.match(await refusal("s3://key:secret@bucket"), /^invalid: (?!.*secret@)/);
+  assert.match(await refusal("s3://bucket", { accessKeyId: "a" }), /^invalid: .*go together/);
+  assert.match(await refusal("s3://bucket", { secretAccessKey: "env:NONE" }), /^invalid: .*has no NONE/);
+  assert.match(await refusal("s3://bucket", { partSize: "5MiB" }), /^invalid: .*no option "partSize"/);
+});
+
 test("shared stores: options that are shown have no secrets", () => {
   assert.deepEqual(redactSharedStoreOptions("file:///x", { mount: "trusted", password: "hidden" }), {
     mount: "trusted",
     password: "***",
+  });
+  assert.deepEqual(redactSharedStoreOptions("s3://x", { secretAccessKey: "plain", sessionToken: "env:TOKEN" }), {
+    secretAccessKey: "***",
+    sessionToken: "env:TOKEN",
   });
 });

@@ -52,9 +52,20 @@ export type HttpTraits = {
   readonly head: boolean;
   readonly ranges: boolean;
   readonly index: "json" | "html" | "none";
+  /** What is absent is said to be so as S3 says it, and DELETE works. */
+  readonly s3: boolean;
+  /** `If-None-Match` of a PUT is honoured. */
+  readonly conditions: boolean;
 };
 
-const traitsDefault: HttpTraits = { etags: "strong", head: true, ranges: true, index: "html" };
+const traitsDefault: HttpTraits = {
+  etags: "strong",
+  head: true,
+  ranges: true,
+  index: "html",
+  s3: false,
+  conditions: true,
+};
 
 export class ScriptedHttpServer {
   readonly requests: ServedRequest[] = [];
@@ -139,6 +150,15 @@ export class ScriptedHttpServer {
       return;
     }
     const file = this.#files.get(path);
+    if (method === "DELETE" && this.#traits.s3) {
+      this.#files.delete(path);
+      response.writeHead(204).end();
+      return;
+    }
+    if (file === undefined && this.#traits.s3) {
+      response.writeHead(404).end("<Error><Code>NoSuchKey</Code><Message>none</Message></Error>");
+      return;
+    }
     if (file === undefined) this.#serveDirectory(path, response);
     else await this.#serveFile(file, request, response, fault);
   }
@@ -151,7 +171,7 @@ export class ScriptedHttpServer {
   ): Promise<void> {
     const parts: Buffer[] = [];
     for await (const part of request as AsyncIterable<Buffer>) parts.push(part);
-    if (request.headers["if-none-match"] === "*" && this.#files.has(path)) {
+    if (this.#traits.conditions && request.headers["if-none-match"] === "*" && this.#files.has(path)) {
       response.writeHead(412).end();
       return;
     }

@@ -104,7 +104,17 @@ export class S3Connection {
   }
 
   /** A signed GET of the object; `headers` are signed too. */
-  async signedGet(key: string, headers: Readonly<Record<string, string>>): Promise<SignedRequest> {
+  signedGet(key: string, headers: Readonly<Record<string, string>>): Promise<SignedRequest> {
+    return this.signed("GET", key, headers);
+  }
+
+  /** A signed request for the object. `bodySha256`: of the body that goes with it, hexadecimal; absent: the body is not signed. */
+  async signed(
+    method: "GET" | "HEAD" | "PUT" | "DELETE",
+    key: string,
+    headers: Readonly<Record<string, string>>,
+    bodySha256 = "UNSIGNED-PAYLOAD",
+  ): Promise<SignedRequest> {
     const basePath = this.#base.pathname.replace(/\/$/, "");
     const bucketPath = this.#settings.pathStyle ? `/${this.#settings.bucket}` : "";
     const path = `${basePath}${bucketPath}/${encodeKey(this.objectKey(key))}`;
@@ -112,13 +122,13 @@ export class S3Connection {
     if (this.#signer === undefined) return { url, target: path, headers };
     const signed = await this.#signer.sign(
       {
-        method: "GET",
+        method,
         protocol: this.#base.protocol,
         hostname: this.#base.hostname,
         ...(this.#base.port === "" ? {} : { port: Number(this.#base.port) }),
         path,
         query: {},
-        headers: { ...headers, host: this.#base.host, "x-amz-content-sha256": "UNSIGNED-PAYLOAD" },
+        headers: { ...headers, host: this.#base.host, "x-amz-content-sha256": bodySha256 },
       },
       // The SDK learns how far this machine's clock is off; signatures of ours follow it.
       { signingDate: new Date(this.#clock.wallMs() + this.client.config.systemClockOffset) },
