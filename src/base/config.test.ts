@@ -50,8 +50,8 @@ test("all problems are told at once", () => {
 });
 
 test("parts that this version lacks are named as such", () => {
-  const load = (): unknown => loadConfig({ file: { journal: { zookeeper: { root: "/headpond" } } } });
-  assert.throws(load, /does not have the ZooKeeper journal/);
+  const load = (): unknown => loadConfig({ file: { gateways: { s3: "h:1" } } });
+  assert.throws(load, /does not have the S3 gateway/);
 });
 
 test("the founders of a Raft cluster are a map in the file and a list in the environment", () => {
@@ -91,6 +91,28 @@ test("a heartbeat that does not fit the election timeout is refused", () => {
   assert.throws(load("150ms", "300ms"), /heartbeat: 150ms does not fit an electionTimeout of 300ms/);
   assert.throws(load("0ms", "300ms"), /heartbeat: 0ms/);
   assert.doesNotThrow(load("100ms", "300ms"));
+});
+
+test("the ZooKeeper journal needs servers, a store, and a name where it has to prove who it is", () => {
+  const load = (zookeeper: object) => (): unknown =>
+    loadConfig({ file: { journal: { type: "zookeeper", zookeeper } } });
+  const servers = ["zk1:2181", "zk2:2181"];
+  const store = "file:///mnt/journal";
+  assert.doesNotThrow(load({ servers, store }));
+  assert.throws(load({ store }), /zookeeper\.servers: name the servers/);
+  assert.throws(load({ servers }), /zookeeper\.store: say where the log is/);
+  assert.throws(load({ servers, store, root: "headpond" }), /"headpond" is no node's path/);
+  assert.throws(load({ servers, store, sessionTimeout: "50ms" }), /50ms is less than 100ms/);
+  assert.throws(load({ servers, store, auth: "sasl", user: "u" }), /sasl needs user and passwordFile/);
+  assert.throws(load({ servers, store, auth: "digest", user: "a:b", passwordFile: "/p" }), /no colon/);
+  assert.throws(load({ servers, store, tlsKey: "/k" }), /goes with tlsCertificate/);
+  const environment = {
+    HEADPOND_JOURNAL_ZOOKEEPER_SERVERS: "zk1:2181, [::1]:2182",
+    HEADPOND_JOURNAL_ZOOKEEPER_STORE_OPTIONS: "endpoint=https://h/?a=b,region=eu",
+  };
+  const { config } = loadConfig({ environment });
+  assert.deepEqual(config["journal.zookeeper.servers"].map(formatHostPort), ["zk1:2181", "[::1]:2182"]);
+  assert.deepEqual(config["journal.zookeeper.storeOptions"], { endpoint: "https://h/?a=b", region: "eu" });
 });
 
 test("other programs' variables are left alone", () => {

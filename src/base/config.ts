@@ -6,24 +6,27 @@
  * file and the environment.
  */
 
+import {
+  choice,
+  directories,
+  duration,
+  integer,
+  integerOrAuto,
+  list,
+  masterId,
+  optionalSize,
+  optionalText,
+  place,
+  type Setting,
+  size,
+  text,
+  texts,
+  wrong,
+} from "./config-kinds.ts";
 import { HeadpondError } from "./errors.ts";
 import { parseMasterId } from "./ids.ts";
-import { type Place, parsePlace } from "./place.ts";
-import { parseDurationMs, parseSizeBytes } from "./units.ts";
 
 export type HostPort = { readonly host: string; readonly port: number };
-/** One cache directory; a capacity in bytes, or undefined: nine tenths of its file system. */
-export type CacheDirectorySetting = { readonly path: string; readonly capacityBytes: number | undefined };
-
-type Setting<T> = {
-  readonly kind: string;
-  /** As written in a file. */
-  readonly initial: unknown;
-  readonly help: string;
-  /** Throws `invalid` with what is wrong, without the key. */
-  readonly parse: (raw: unknown) => T;
-};
-
 /** Every setting by its full key. Values in `Config` have these types. */
 export const settings = {
   "cluster.name": text("headpond", "Name of the cluster, for people."),
@@ -65,6 +68,38 @@ export const settings = {
   ),
   "journal.raft.logMax": size("4GiB", "The log never grows beyond, however far behind a master is."),
   "journal.raft.snapshotRate": size("256MiB", "Bytes a second of a checkpoint that is sent to another master."),
+  "journal.zookeeper.servers": addresses(
+    "The servers of the ensemble that elects the primary: `[zk1:2181, zk2:2181, zk3:2181]`.",
+  ),
+  "journal.zookeeper.root": text("/headpond", "Node below which the masters meet: of this cluster alone."),
+  "journal.zookeeper.sessionTimeout": duration(
+    "1s",
+    "A master that ZooKeeper has not heard for so long takes part no more. The servers may ask for more: their least is two of their ticks.",
+  ),
+  "journal.zookeeper.store": optionalText(
+    "Where the log is, for all masters: `file:///mnt/shared/journal` or `s3://bucket/prefix`.",
+  ),
+  "journal.zookeeper.storeOptions": texts(
+    'Options of the store, as those of a mount: `{ endpoint: "https://s3.example" }`.',
+  ),
+  "journal.zookeeper.auth": choice(
+    "none",
+    ["none", "digest", "sasl"],
+    "How masters prove to ZooKeeper who they are; its nodes are then theirs alone. sasl: DIGEST-MD5.",
+  ),
+  "journal.zookeeper.user": optionalText("Name for `auth`."),
+  "journal.zookeeper.passwordFile": optionalText("File whose first line is the password for `auth`."),
+  "journal.zookeeper.tls": choice("off", ["off", "on"], "Whether connections to ZooKeeper are encrypted."),
+  "journal.zookeeper.tlsCa": optionalText(
+    "File with the certificates (PEM) that the servers' are checked by; the system's, if absent.",
+  ),
+  "journal.zookeeper.tlsCertificate": optionalText(
+    "File with this master's own certificate (PEM), for servers that ask for one.",
+  ),
+  "journal.zookeeper.tlsKey": optionalText("File with the key (PEM) of that certificate."),
+  "journal.zookeeper.tlsServerName": optionalText(
+    "Name that the servers' certificates are for, where it is not the one that they are reached by.",
+  ),
   "worker.id": optionalText("Name of this worker; drawn once and kept in its first cache directory if not given."),
   "worker.masters": list(["localhost:7070"], "RPC addresses of all masters."),
   "worker.place": place("local/local/local/localhost", "Where this worker is: cloud/region/zone/host."),
@@ -99,7 +134,6 @@ export type Config = { readonly [K in SettingKey]: (typeof settings)[K] extends 
 
 /** Sections of the surface whose parts this version does not have: a clear error instead of `unknown key`. */
 const partsNotBuilt: Readonly<Record<string, string>> = {
-  "journal.zookeeper": "the ZooKeeper journal",
   "gateways.s3": "the S3 gateway",
 };
 
@@ -210,12 +244,48 @@ export function nearestName(wrong: string, candidates: readonly string[]): strin
 
 /** What is wrong with values that are right one by one. */
 function contradictions(config: Config): string[] {
+  const problems = config["journal.type"] === "zookeeper" ? zookeeperProblems(config) : [];
   const heartbeatMs = config["journal.raft.heartbeat"];
   const electionTimeoutMs = config["journal.raft.electionTimeout"];
-  if (heartbeatMs >= 1 && heartbeatMs * 3 <= electionTimeoutMs) return [];
+  if (heartbeatMs >= 1 && heartbeatMs * 3 <= electionTimeoutMs) return problems;
   return [
+    ...problems,
     `journal.raft.heartbeat: ${heartbeatMs}ms does not fit an electionTimeout of ${electionTimeoutMs}ms: ` +
       "take at least 1ms and at most a third of it",
+  ];
+}
+
+const sessionTimeoutMsMin = 100;
+
+function zookeeperProblems(config: Config): string[] {
+  const problem = (key: string, isOne: boolean, what: string): string[] =>
+    isOne ? [`journal.zookeeper.${key}: ${what}`] : [];
+  const root = config["journal.zookeeper.root"];
+  const sessionTimeoutMs = config["journal.zookeeper.sessionTimeout"];
+  const auth = config["journal.zookeeper.auth"];
+  const user = config["journal.zookeeper.user"];
+  const hasCertificate = config["journal.zookeeper.tlsCertificate"] !== undefined;
+  const isAnonymous = user === undefined || config["journal.zookeeper.passwordFile"] === undefined;
+  return [
+    ...problem("servers", config["journal.zookeeper.servers"].length === 0, "name the servers of the ensemble"),
+    ...problem(
+      "store",
+      config["journal.zookeeper.store"] === undefined,
+      "say where the log is, e.g. file:///mnt/shared/journal",
+    ),
+    ...problem("root", !/^(\/[^/\s]+)+$/.test(root), `"${root}" is no node's path, e.g. /headpond/prod-eu`),
+    ...problem(
+      "sessionTimeout",
+      sessionTimeoutMs < sessionTimeoutMsMin,
+      `${sessionTimeoutMs}ms is less than ${sessionTimeoutMsMin}ms`,
+    ),
+    ...problem("auth", auth !== "none" && isAnonymous, `${auth} needs user and passwordFile`),
+    ...problem("user", auth === "digest" && user?.includes(":") === true, "a name for digest has no colon"),
+    ...problem(
+      "tlsKey",
+      hasCertificate !== (config["journal.zookeeper.tlsKey"] !== undefined),
+      "goes with tlsCertificate",
+    ),
   ];
 }
 
@@ -297,27 +367,6 @@ function editDistance(a: string, b: string): number {
   return previous[b.length] as number;
 }
 
-function wrong(raw: unknown, wanted: string): HeadpondError {
-  return new HeadpondError("invalid", `${JSON.stringify(raw)} is not ${wanted}`);
-}
-
-function text(initial: string, help: string): Setting<string> {
-  const parse = (raw: unknown): string => {
-    if (typeof raw !== "string" || raw === "") throw wrong(raw, "a text");
-    return raw;
-  };
-  return { kind: "text", initial, help, parse };
-}
-
-function masterId(initial: string, help: string): Setting<string> {
-  return { kind: "text", initial, help, parse: parseMasterId };
-}
-
-function optionalText(help: string): Setting<string | undefined> {
-  const parse = (raw: unknown): string | undefined => (raw === undefined || raw === null ? undefined : String(raw));
-  return { kind: "text", initial: undefined, help, parse };
-}
-
 function address(initial: string, help: string): Setting<HostPort> {
   return { kind: "address", initial, help, parse: parseHostPort };
 }
@@ -328,59 +377,13 @@ function optionalAddress(help: string): Setting<HostPort | undefined> {
   return { kind: "address", initial: undefined, help: `${help} Not served if absent.`, parse };
 }
 
-function duration(initial: string, help: string): Setting<number> {
-  return { kind: "duration", initial, help, parse: (raw) => parseDurationMs(scalar(raw)) };
-}
-
-function size(initial: string, help: string): Setting<number> {
-  return { kind: "size", initial, help, parse: (raw) => parseSizeBytes(scalar(raw)) };
-}
-
-function optionalSize(help: string): Setting<number | undefined> {
-  const parse = (raw: unknown): number | undefined =>
-    raw === undefined || raw === null ? undefined : parseSizeBytes(scalar(raw));
-  return { kind: "size", initial: undefined, help, parse };
-}
-
-function scalar(raw: unknown): string | number {
-  if (typeof raw !== "string" && typeof raw !== "number") throw wrong(raw, "a number with a unit");
-  return raw;
-}
-
-function integer(initial: number, min: number, max: number, help: string): Setting<number> {
-  const parse = (raw: unknown): number => {
-    const value = typeof raw === "string" && /^[0-9]+$/.test(raw) ? Number(raw) : raw;
-    if (!Number.isInteger(value) || (value as number) < min || (value as number) > max) {
-      throw wrong(raw, `a whole number from ${min} to ${max}`);
-    }
-    return value as number;
+function addresses(help: string): Setting<readonly HostPort[]> {
+  const parse = (raw: unknown): readonly HostPort[] => {
+    const items: unknown = typeof raw === "string" ? raw.split(",").map((item) => item.trim()) : raw;
+    if (!Array.isArray(items)) throw wrong(raw, "a list of host:port");
+    return items.map(parseHostPort);
   };
-  return { kind: "number", initial, help, parse };
-}
-
-function integerOrAuto(min: number, max: number, help: string): Setting<number | "auto"> {
-  const { parse } = integer(min, min, max, help);
-  return { kind: "number \\| auto", initial: "auto", help, parse: (raw) => (raw === "auto" ? raw : parse(raw)) };
-}
-
-function choice<const T extends string>(initial: NoInfer<T>, values: readonly T[], help: string): Setting<T> {
-  const parse = (raw: unknown): T => {
-    const value = values.find((candidate) => candidate === raw);
-    if (value === undefined) throw wrong(raw, `one of ${values.join(", ")}`);
-    return value;
-  };
-  return { kind: values.join(" \\| "), initial, help, parse };
-}
-
-function list(initial: readonly string[], help: string): Setting<readonly string[]> {
-  const parse = (raw: unknown): readonly string[] => {
-    const items = typeof raw === "string" ? raw.split(",").map((item) => item.trim()) : raw;
-    if (!Array.isArray(items) || items.length === 0 || items.some((item) => typeof item !== "string" || item === "")) {
-      throw wrong(raw, "a list");
-    }
-    return items as readonly string[];
-  };
-  return { kind: "list", initial, help, parse };
+  return { kind: "list of addresses", initial: [], help, parse };
 }
 
 /** Ids and addresses; as text `m1=h1:7072,m2=h2:7072`. */
@@ -395,35 +398,4 @@ function members(help: string): Setting<Readonly<Record<string, HostPort>>> {
     return Object.fromEntries(found);
   };
   return { kind: "map of id to address", initial: {}, help, parse };
-}
-
-function place(initial: string, help: string): Setting<Place> {
-  return { kind: "place", initial, help, parse: (raw) => parsePlace(String(raw)) };
-}
-
-function directories(
-  initial: readonly { readonly path: string; readonly capacity?: string }[],
-  help: string,
-): Setting<readonly CacheDirectorySetting[]> {
-  const parse = (raw: unknown): readonly CacheDirectorySetting[] => {
-    const items: unknown = typeof raw === "string" ? raw.split(",").map(parseDirectoryText) : raw;
-    if (!Array.isArray(items) || items.length === 0) throw wrong(raw, "a list of { path, capacity }");
-    return items.map((item: unknown) => {
-      const { path, capacity, ...rest } = (typeof item === "object" && item !== null ? item : {}) as Record<
-        string,
-        unknown
-      >;
-      if (typeof path !== "string" || !path.startsWith("/")) throw wrong(item, "{ path: /absolute, capacity: 3TiB }");
-      const [other] = Object.keys(rest);
-      if (other !== undefined) throw new HeadpondError("invalid", `unknown key ${other}: there are path and capacity`);
-      return { path, capacityBytes: capacity === undefined ? undefined : parseSizeBytes(scalar(capacity)) };
-    });
-  };
-  return { kind: "list of { path, capacity }", initial, help, parse };
-}
-
-/** `/nvme0=3TiB` or `/nvme0`. */
-function parseDirectoryText(entry: string): { path: string; capacity?: string } {
-  const [path = "", capacity] = entry.trim().split("=");
-  return capacity === undefined ? { path } : { path, capacity };
 }
