@@ -47,8 +47,8 @@ export class SharedMembers {
   members(): readonly JournalMember[] {
     const { id: ownId, own, election } = this.#options;
     const { leaderId } = this;
-    const { connected } = election.view;
-    return this.candidates.map(({ id, rpc, http, featureLevel }) => {
+    const { connected, candidates, absent = [] } = election.view;
+    const describe = ({ id, rpc, http, featureLevel }: Candidate, isThere: boolean): JournalMember => {
       const self = id === ownId ? own() : undefined;
       return {
         id,
@@ -61,9 +61,13 @@ export class SharedMembers {
         digestIndex: self?.digestIndex,
         digest: self?.digest,
         featureLevel,
-        reachable: connected || id === ownId,
+        reachable: id === ownId || (connected && isThere),
       };
-    });
+    };
+    return [
+      ...candidates.map((candidate) => describe(candidate, true)),
+      ...absent.map((candidate) => describe(candidate, false)),
+    ];
   }
 
   /** How many masters make the next checkpoint rather than this one: standbys in the order of their candidacy, then who leads. */
