@@ -55,6 +55,7 @@ const copyChunkBytes = MiB;
 const knownDirectoriesMax = 256;
 /** Somebody may remove an empty directory between our making and our using it. */
 const linkAttemptsMax = 3;
+const openAttemptsMax = 3;
 
 export class SharedDirectory implements SharedStore {
   readonly uri: string;
@@ -286,13 +287,17 @@ export class SharedDirectory implements SharedStore {
   }
 
   async #openIfAny(name: string): Promise<DiskFile | undefined> {
-    try {
-      return await this.#disk.open(this.#path(name), "read");
-    } catch (error) {
-      if (!isAbsence(error)) throw error;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#disk.open(this.#path(name), "read");
+      } catch (error) {
+        // NFS remembered a file that is gone: asked again, its server says what the name means now.
+        if (errnoOf(error) === "ESTALE" && attempt < openAttemptsMax) continue;
+        if (!isAbsence(error)) throw error;
+        await this.#checkStillHere();
+        return undefined;
+      }
     }
-    await this.#checkStillHere();
-    return undefined;
   }
 
   /** Throws if the path leads to another directory by now: what is absent there says nothing. */
