@@ -6,6 +6,7 @@
 import { HeadpondError } from "../base/errors.ts";
 import type { MasterId } from "../base/ids.ts";
 import { parseClusterId } from "../base/ids.ts";
+import { Metrics } from "../io/metrics.ts";
 import { NodeDisk } from "../io/node-disk.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import type { Context } from "./context.ts";
@@ -22,15 +23,14 @@ export function addFormat({ program, signal }: Commands): void {
         const directory = flags["dir"] === undefined ? context.loadConfig().config["master.dir"] : String(flags["dir"]);
         const erase = flags["erase"] === undefined ? undefined : String(flags["erase"]);
         const clusterId = flags["clusterId"] === undefined ? undefined : String(flags["clusterId"]);
-        const journal = await journalOf(context, clusterId, flags["join"] === true);
         const { formatMaster } = await import("./master-directory.ts");
-        await formatMaster({
-          disk: new NodeDisk({ isPrivate: true }),
-          clock: context.clock,
-          directory,
-          journal,
-          erase,
-        });
+        const disk = new NodeDisk({ isPrivate: true });
+        const { journal, close } = await journalOf(context, disk, clusterId, flags["join"] === true);
+        try {
+          await formatMaster({ disk, clock: context.clock, directory, journal, erase });
+        } finally {
+          await close();
+        }
         const { type } = journal;
         context.output.result({ clusterId: journal.clusterId, directory, journal: type }, () => {
           context.output.line(`formatted ${directory} for the cluster ${journal.clusterId}`);
@@ -41,23 +41,48 @@ export function addFormat({ program, signal }: Commands): void {
     );
 }
 
-async function journalOf(context: Context, clusterId: string | undefined, joins: boolean): Promise<NewJournal> {
+type ToFormat = { readonly journal: NewJournal; readonly close: () => Promise<void> };
+
+async function journalOf(
+  context: Context,
+  privateDisk: NodeDisk,
+  clusterId: string | undefined,
+  joins: boolean,
+): Promise<ToFormat> {
   const { config } = context.loadConfig();
+  if (config["journal.type"] === "zookeeper") {
+    const { openConfiguredStore, sharedJournalToFormat } = await import("./serve-shared-journal.ts");
+    const { createLogger } = await import("../io/pino-logger.ts");
+    const logger = createLogger({ level: config["log.level"] });
+    const store = await openConfiguredStore(config, { clock: context.clock, privateDisk, logger }, new Metrics());
+    try {
+      const journal = await sharedJournalToFormat(config, store, { clusterId, founds: !joins });
+      return { journal, close: () => store.close() };
+    } catch (error) {
+      await store.close();
+      throw error;
+    }
+  }
   const { journalToFormat } = await import("./founding.ts");
-  if (!joins) return journalToFormat(config, clusterId);
+  const close = async (): Promise<void> => {};
+  if (!joins) return { journal: journalToFormat(config, clusterId), close };
   const id = clusterId ?? config["cluster.id"];
   if (id === undefined) {
     throw new HeadpondError("invalid", "--join needs --cluster-id: `headpond cluster status` of that cluster shows it");
   }
-  return {
+  const journal = {
     type: "raft",
     clusterId: parseClusterId(id),
     id: config["master.id"] as MasterId,
     founders: undefined,
-  };
+  } as const;
+  return { journal, close };
 }
 
 function whatNext(journal: NewJournal): readonly string[] {
+  if (journal.type === "zookeeper") {
+    return ["next: start it with `headpond master`; other masters with the same store need no format"];
+  }
   if (journal.type !== "raft") return [];
   const { id, founders, clusterId } = journal;
   if (founders === undefined) {

@@ -11,6 +11,8 @@ import type { Clock } from "../io/clock.ts";
 import type { Disk, DiskLock } from "../io/disk.ts";
 import { formatJournal } from "../journal/format.ts";
 import { readMeta } from "../journal/journal-meta.ts";
+import { formatSharedJournal } from "../journal/shared-format.ts";
+import type { SharedStore } from "../journal/shared-store.ts";
 
 /** Held by the process that works on the directory. */
 const lockName = "lock";
@@ -32,6 +34,8 @@ export type NewJournal = { readonly clusterId: ClusterId } & (
   | { readonly type: "local" }
   /** `founders`: by id, `host:port` of their journals; without them it waits until a leader has it as a member. */
   | { readonly type: "raft"; readonly id: MasterId; readonly founders: Readonly<Record<string, string>> | undefined }
+  /** The log is in `store`, which becomes this cluster's if it is nobody's. */
+  | { readonly type: "zookeeper"; readonly id: MasterId; readonly store: SharedStore }
 );
 
 /**
@@ -97,13 +101,17 @@ export async function formatLocked(options: FormatOptions): Promise<void> {
   }
   const { clusterId } = journal;
   const raft =
-    journal.type === "local"
-      ? {}
-      : { raft: { id: journal.id, incarnation: randomUUID() as string, founders: journal.founders } };
+    journal.type === "raft"
+      ? { raft: { id: journal.id, incarnation: randomUUID() as string, founders: journal.founders } }
+      : {};
   const size = options.segmentBytes === undefined ? {} : { segmentBytes: options.segmentBytes };
   const unfinished = join(directory, unfinishedName);
   await disk.removeTree(unfinished);
-  await formatJournal({ disk, clock, directory: unfinished, clusterId, ...size, ...raft });
+  if (journal.type === "zookeeper") {
+    await formatSharedJournal({ disk, clock, store: journal.store, directory: unfinished, id: journal.id, clusterId });
+  } else {
+    await formatJournal({ disk, clock, directory: unfinished, clusterId, ...size, ...raft });
+  }
   await disk.rename(unfinished, journalDirectory(directory));
   await disk.syncDirectory(directory);
 }

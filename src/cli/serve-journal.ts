@@ -12,12 +12,14 @@ import type { Journal } from "../journal/journal.ts";
 import { LocalJournal } from "../journal/local-journal.ts";
 import { readIdentity } from "../journal/raft-identity.ts";
 import { RaftJournal } from "../journal/raft-journal.ts";
+import { readSharedIdentity } from "../journal/shared-place.ts";
 import { TcpPeers } from "../journal/tcp-peers.ts";
 import type { CommandResult } from "../namespace/command.ts";
 import { featureLevelMax } from "../namespace/feature-level.ts";
 import type { Namespace } from "../namespace/namespace.ts";
 import { journalDirectory } from "./master-directory.ts";
 import type { Doors } from "./serve.ts";
+import { makeSharedJournal } from "./serve-shared-journal.ts";
 import { version } from "./version.ts";
 
 /** Part of the election timeout for which a quorum's answer is a lease. */
@@ -42,6 +44,8 @@ export type MadeJournal = {
   readonly journal: Journal<CommandResult>;
   /** Why it must not be relied on; undefined: it can. */
   readonly alarm: () => string | undefined;
+  /** What is to be closed after the journal. */
+  readonly closeStore?: () => Promise<void>;
 };
 
 /** Not started. Throws `invalid` when the directory was made for another type of journal or another master. */
@@ -50,6 +54,13 @@ export async function makeJournal(parts: JournalParts): Promise<MadeJournal> {
   const { disk, clock, network, onFatal } = doors;
   const directory = journalDirectory(config["master.dir"]);
   const identity = await readIdentity(disk, directory);
+  const shared = await readSharedIdentity(disk, directory);
+  if (shared !== undefined && config["journal.type"] !== "zookeeper") {
+    throw new HeadpondError(
+      "invalid",
+      `${directory} is of master ${shared.id} of a journal in shared storage: set journal.type to zookeeper and master.id to ${shared.id}`,
+    );
+  }
   const common = { disk, clock, logger, metrics, directory, clusterId, machine: namespace, onFatal };
   const checkpointEveryBytes = config["journal.checkpointEvery"];
   switch (config["journal.type"]) {
@@ -121,8 +132,20 @@ export async function makeJournal(parts: JournalParts): Promise<MadeJournal> {
       };
       return { journal, alarm };
     }
-    case "zookeeper":
-      throw new HeadpondError("unsupported", "journal.type zookeeper: this version has the local and the Raft journal");
+    case "zookeeper": {
+      const random = new Random(randomBytes(4).readUInt32LE());
+      return makeSharedJournal({
+        config,
+        doors,
+        logger,
+        metrics,
+        random,
+        clusterId,
+        directory,
+        machine: namespace,
+        addresses,
+      });
+    }
     default:
       return config["journal.type"] satisfies never;
   }

@@ -20,6 +20,7 @@ import { Joining, type JoinOptions } from "./joining.ts";
 import { formatLocked, isEmpty, journalDirectory, lockMaster, stateDirectory } from "./master-directory.ts";
 import { advertisedHost, type Doors, reachedHost, type Served } from "./serve.ts";
 import { makeJournal } from "./serve-journal.ts";
+import { openConfiguredStore, sharedJournalToFormat } from "./serve-shared-journal.ts";
 import { openUnderStoreWith } from "./serve-under-store.ts";
 import { version } from "./version.ts";
 
@@ -44,7 +45,7 @@ export async function serveMaster(config: Config, given: Doors, options: ServeMa
   try {
     const lock = await lockMaster(disk, directory);
     closers.push(() => lock.release());
-    const clusterId = await openOrFormat(config, doors, joining);
+    const clusterId = await openOrFormat(config, doors, joining, metrics);
     const bootId = await readBootId(disk);
     const store = await LmdbStore.open({
       directory: stateDirectory(directory),
@@ -56,7 +57,7 @@ export async function serveMaster(config: Config, given: Doors, options: ServeMa
     closers.push(() => namespace.close());
     // The journal tells the others where this master's doors are, as soon as there are any.
     const made: { master?: Master } = {};
-    const { journal, alarm } = await makeJournal({
+    const { journal, alarm, closeStore } = await makeJournal({
       config,
       doors,
       logger,
@@ -65,6 +66,7 @@ export async function serveMaster(config: Config, given: Doors, options: ServeMa
       namespace,
       addresses: () => made.master?.addresses,
     });
+    if (closeStore !== undefined) closers.push(closeStore);
     closers.push(() => journal.close());
     const master = new Master({
       id: config["master.id"] as MasterId,
@@ -139,10 +141,30 @@ function definedRates(config: Config): { linkBytesPerSecond?: number; originByte
 }
 
 /** The cluster that the directory belongs to, which is locked; an empty one is formatted if that can do no harm. */
-async function openOrFormat(config: Config, doors: Doors, joining: Joining | undefined): Promise<ClusterId> {
+async function openOrFormat(
+  config: Config,
+  doors: Doors,
+  joining: Joining | undefined,
+  metrics: Metrics,
+): Promise<ClusterId> {
   const { disk, clock, logger } = doors;
   const directory = config["master.dir"];
-  if (await isEmpty(disk, directory)) {
+  const isNew = await isEmpty(disk, directory);
+  if (isNew && config["journal.type"] === "zookeeper") {
+    const store = await openConfiguredStore(config, doors, metrics);
+    try {
+      const journal = await sharedJournalToFormat(config, store, { founds: false });
+      await formatLocked({ disk, clock, directory, journal });
+      logger.info("formatted for the cluster whose journal is in the store", {
+        clusterId: journal.clusterId,
+        directory,
+      });
+      return journal.clusterId;
+    } finally {
+      await store.close();
+    }
+  }
+  if (isNew) {
     const journal = joining === undefined ? journalOfFirstStart(config) : await joining.prepare();
     await formatLocked({ disk, clock, directory, journal });
     const { clusterId, type } = journal;

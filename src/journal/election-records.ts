@@ -40,6 +40,7 @@ export class ElectionRecords {
   #mayHaveEntered = false;
   #leader: ReadLeader | undefined;
   #watched: string | undefined;
+  #watchesAll = false;
 
   constructor(options: ElectionRecordsOptions) {
     this.#options = options;
@@ -97,11 +98,24 @@ export class ElectionRecords {
     await this.#register(data);
   }
 
-  /** All candidates, as of after the call. The own node, if it has gone, is entered anew next time. */
-  async list(): Promise<readonly CandidateNode[]> {
-    const { zookeeper, paths } = this.#options;
+  /**
+   * All candidates, as of after the call. The own node, if it has gone, is entered anew next time. `watches`: tells by `onStale` when
+   * somebody comes or goes; for one of them, not for all.
+   */
+  async list(watches: boolean): Promise<readonly CandidateNode[]> {
+    const { zookeeper, paths, onStale } = this.#options;
+    const watch = (): void => {
+      this.#watchesAll = false;
+      onStale("list");
+    };
+    const watched = watches && !this.#watchesAll ? watch : undefined;
+    if (watched !== undefined) this.#watchesAll = true;
     // They are answered in the order in which they are asked.
-    const [, { names }] = await Promise.all([zookeeper.sync(paths.masters), zookeeper.children(paths.masters)]);
+    const asked = Promise.all([zookeeper.sync(paths.masters), zookeeper.children(paths.masters, watched)]);
+    const [, { names }] = await asked.catch((error: unknown) => {
+      if (watched !== undefined) this.#watchesAll = false;
+      throw error;
+    });
     const present = new Set(names);
     for (const name of this.#nodes.keys()) if (!present.has(name)) this.#nodes.delete(name);
     await Promise.all(names.map((name) => this.#look(name)));

@@ -101,6 +101,7 @@ export class ZooKeeperElection implements Election {
 
   announce(epoch: number): void {
     this.#announced = epoch;
+    this.#mustList = true;
     this.#patienceMs = this.#limits.patienceMs;
     this.#stir();
   }
@@ -246,7 +247,8 @@ export class ZooKeeperElection implements Election {
       const isListed = this.#mustList || clock.monotonicMs() >= this.#listDueMs;
       if (isListed) {
         this.#mustList = false;
-        await records.list();
+        // Who leads knows all at once; the others in time.
+        await records.list(this.#announced !== undefined);
         this.#listWithin(this.#limits.lookEveryMs, true);
       }
       const { nodes } = records;
@@ -339,7 +341,7 @@ export class ZooKeeperElection implements Election {
 
   async #stepBack(records: ElectionRecords, wish: Yield): Promise<void> {
     const { id } = wish;
-    const nodes = id === undefined ? [] : await records.list();
+    const nodes = id === undefined ? [] : await records.list(false);
     const leader = id === undefined ? undefined : await records.leader();
     const target = nodes.find((node) => node.id === id);
     if (id !== undefined && target === undefined) {

@@ -1,5 +1,5 @@
 /**
- * Several masters with the Raft journal as processes of their own: started, killed, stopped and thawed, started again on the
+ * Several masters, with the Raft journal or one in shared storage, as processes of their own: started, killed, stopped and thawed, started again on the
  * same or an empty disk, joined by new ones. Tests and benchmarks of failover stand on it.
  */
 
@@ -11,8 +11,11 @@ import type { ClusterStatus } from "../base/cluster.ts";
 import type { ClusterId, MasterId } from "../base/ids.ts";
 import { formatMaster, isEmpty } from "../cli/master-directory.ts";
 import { freePortBlock, type ServerProcess, type StartedRole, startConfiguredRole } from "../cli/role-process.ts";
+import { silentLogger } from "../io/logger.ts";
+import { Metrics } from "../io/metrics.ts";
 import { NodeClock } from "../io/node-clock.ts";
 import { NodeDisk } from "../io/node-disk.ts";
+import { openSharedStore } from "../journal/open-shared-store.ts";
 
 export type MasterGroupOptions = {
   readonly directory: string;
@@ -20,6 +23,8 @@ export type MasterGroupOptions = {
   readonly master?: Readonly<Record<string, unknown>>;
   readonly journal?: Readonly<Record<string, unknown>>;
   readonly raft?: Readonly<Record<string, unknown>>;
+  /** The section of that name: the masters' journal is in shared storage then. */
+  readonly zookeeper?: Readonly<Record<string, unknown>> & { readonly store: string };
   readonly environment?: NodeJS.ProcessEnv;
   /** Where master `index` (from 0) listens; 127.0.0.1 if absent. */
   readonly host?: (index: number) => string;
@@ -124,7 +129,15 @@ export class MasterGroup {
 
   /** Starts a master that does not run; with what it has on its disk. */
   async start(node: MasterNode, args: readonly string[] = [], readyTimeoutMs?: number): Promise<void> {
-    const { directory, master, journal, raft, environment = process.env, prefix } = this.#options;
+    const { directory, master, journal, raft, zookeeper, environment = process.env, prefix } = this.#options;
+    const replicated = {
+      type: "raft",
+      raft: {
+        listen: node.journal,
+        ...(this.#founders[node.id] === undefined ? {} : { members: this.#founders }),
+        ...raft,
+      },
+    };
     const isFounder = this.#founders[node.id] !== undefined;
     if (isFounder) await this.#format(node);
     node.role = await startConfiguredRole(
@@ -141,11 +154,7 @@ export class MasterGroup {
           workerTimeout: "2s",
           ...master,
         },
-        journal: {
-          type: "raft",
-          raft: { listen: node.journal, ...(isFounder ? { members: this.#founders } : {}), ...raft },
-          ...journal,
-        },
+        journal: { ...(zookeeper === undefined ? replicated : { type: "zookeeper", zookeeper }), ...journal },
       },
       {
         environment,
@@ -162,8 +171,25 @@ export class MasterGroup {
     const disk = new NodeDisk({ isPrivate: true });
     await disk.makeDirectory(directory);
     if (!(await isEmpty(disk, directory))) return;
-    const journal = { type: "raft", id: id as MasterId, founders: this.#founders, clusterId: this.clusterId } as const;
-    await formatMaster({ disk, clock: new NodeClock(), directory, journal });
+    const clock = new NodeClock();
+    const { clusterId } = this;
+    const { zookeeper } = this.#options;
+    if (zookeeper === undefined) {
+      const journal = { type: "raft", id: id as MasterId, founders: this.#founders, clusterId } as const;
+      await formatMaster({ disk, clock, directory, journal });
+      return;
+    }
+    const { environment = process.env } = this.#options;
+    const parts = { disk, clock, logger: silentLogger, metrics: new Metrics(), environment };
+    const options = (zookeeper["storeOptions"] ?? {}) as Readonly<Record<string, string>>;
+    const store = await openSharedStore(zookeeper.store, options, parts);
+    await formatMaster({
+      disk,
+      clock,
+      directory,
+      journal: { type: "zookeeper", id: id as MasterId, clusterId, store },
+    });
+    await store.close();
   }
 
   /** Ends it by `signal` (default: kill -9), and starts it again. */
