@@ -8,7 +8,7 @@
  */
 
 import { assert } from "../base/assert.ts";
-import { HeadpondError, toHeadpondError } from "../base/errors.ts";
+import { HeadpondError, isHeadpondError, toHeadpondError } from "../base/errors.ts";
 import type { Logger } from "../io/logger.ts";
 import { CommittedFeed } from "./committed-feed.ts";
 import type { Entry, Journal, JournalCluster, JournalStatus, Proposed, Role, SavedCheckpoint } from "./journal.ts";
@@ -303,7 +303,7 @@ export class SharedJournal<Result> implements Journal<Result> {
     const parts = this.#open();
     const { objects, follower, marks } = parts;
     const { clock, election, id } = this.#options;
-    const reign = await SharedReign.begin(
+    const begun = SharedReign.begin(
       {
         objects,
         follower,
@@ -327,6 +327,14 @@ export class SharedJournal<Result> implements Journal<Result> {
       },
       () => this.#wantsToLead,
     );
+    let reign: SharedReign | undefined;
+    try {
+      reign = await begun;
+    } catch (error) {
+      if (signal.aborted || !isHeadpondError(error, "denied")) throw error;
+      this.#logger.error("this master may not lead: storage does not let it write", { error: error.message });
+      return this.#stepBack("unreachable");
+    }
     if (reign === undefined) return this.#pause();
     this.#epoch = reign.epoch;
     this.#reign = reign;
@@ -338,7 +346,7 @@ export class SharedJournal<Result> implements Journal<Result> {
     this.#reign = undefined;
     this.#endReign(reign, end);
     await parts.applier.drained();
-    if (end.why !== "closed") await this.#stepBack(end);
+    if (end.why !== "closed") await this.#stepBack(end.why);
   }
 
   #endReign(reign: SharedReign, end: ReignEnd): void {
@@ -354,7 +362,7 @@ export class SharedJournal<Result> implements Journal<Result> {
   }
 
   /** Storage has decided against this master, or it cannot reach storage: let another one try. */
-  async #stepBack({ why }: ReignEnd): Promise<void> {
+  async #stepBack(why: ReignEnd["why"]): Promise<void> {
     this.#pause();
     const { election } = this.#options;
     if (why === "handed-over" || !election.view.shouldLead) return;

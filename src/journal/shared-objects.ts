@@ -70,19 +70,26 @@ export class SharedObjects {
   }
 
   /**
-   * Until it is known whose the object is. Throws `no-space` and `denied` when nothing was written by any attempt, `corrupt`, `cancelled`
-   * (then the outcome is unknown).
+   * Until it is known whose the object is. Throws `denied`, and, unless the store is waited for that has no room, `no-space` when nothing was
+   * written by any attempt; `corrupt`, `cancelled` (then the outcome is unknown).
    */
-  async create(name: string, bytes: Uint8Array, mark: string, signal: AbortSignal): Promise<Created> {
+  async create(
+    name: string,
+    bytes: Uint8Array,
+    mark: string,
+    signal: AbortSignal,
+    options: { readonly waitsForSpace: boolean } = { waitsForSpace: true },
+  ): Promise<Created> {
     let isUnknown = false;
     return this.repeat(async () => {
       let answer: "created" | "exists";
       try {
         answer = await this.store.create(name, bytes, signal);
       } catch (error) {
-        if (isHeadpondError(error, "no-space", "denied") && error.outcome === "none") {
-          if (!isUnknown) throw error;
-        } else isUnknown = true;
+        const isRefused = isHeadpondError(error, "no-space", "denied") && error.outcome === "none";
+        const mayWait = options.waitsForSpace && isHeadpondError(error, "no-space");
+        if (isRefused && !isUnknown && !mayWait) throw error;
+        if (!isRefused) isUnknown = true;
         if (signal.aborted) throw error;
         const found = await this.readOnce(name, signal);
         if (found !== undefined) return whose(found, mark);

@@ -92,7 +92,7 @@ export async function openSharedParts<Result>(given: SharedPartsOptions<Result>)
     const reader = new SharedReader({
       objects,
       records,
-      aheadMax: Math.max(1, Math.min(limits.readAheadSlots, store.parallelCalls)),
+      aheadMax: Math.min(limits.readAheadSlots, Math.max(4, store.parallelCalls)),
     });
     const state = new SharedState({ disk, place, objects, records, machine, logger });
     const marks = new Marks(id, random);

@@ -35,9 +35,13 @@ export type SharedReaderOptions = {
   readonly aheadMax: number;
 };
 
+/** What was asked for already, from a place on. */
+type Asked = { readonly from: Cursor; readonly contents: Promise<readonly (SharedObjectContent | undefined)[]> };
+
 export class SharedReader {
   readonly #options: SharedReaderOptions;
   #ahead = 1;
+  #asked: Asked | undefined;
 
   constructor(options: SharedReaderOptions) {
     this.#options = options;
@@ -48,29 +52,51 @@ export class SharedReader {
    * on is by that checkpoint. Throws `corrupt`, `cancelled`.
    */
   async read(from: Cursor, signal: AbortSignal): Promise<ReadAhead | "gone"> {
-    const { objects, records, aheadMax } = this.#options;
-    const places = Array.from({ length: this.#ahead }, (_, n) => ({ epoch: from.epoch, slot: from.slot + n }));
-    const found = await Promise.all(places.map((place) => objects.read(slotName(place), signal)));
+    const { records, aheadMax } = this.#options;
+    const asked = this.#take(from);
+    const contents = await (asked ?? this.#ask(from, signal));
+    const isWhole = contents.every((content) => content?.kind === objectKind.slot);
+    if (isWhole) {
+      // Who is behind reads on while it looks at the checkpoints: what comes then is believed only after the next look.
+      this.#ahead = Math.min(aheadMax, this.#ahead * 2);
+      this.#askBehind(from, contents.length, signal);
+    } else this.#ahead = 1;
     await records.look(signal);
     if (records.mayBeGone(from)) return "gone";
     const slots: SharedSlot[] = [];
     let next = from;
-    for (const content of found) {
-      if (content === undefined) {
-        this.#ahead = 1;
-        return { slots, next, atEnd: true };
-      }
+    for (const content of contents) {
+      // Of what was asked for before this call nothing says that it is absent now.
+      if (content === undefined) return { slots, next, atEnd: asked === undefined };
       if (content.kind === objectKind.seal) {
         checkSeal(content, next);
-        this.#ahead = 1;
         return { slots, next: { epoch: next.epoch + 1, slot: 1, index: next.index }, atEnd: false };
       }
       const slot = slotOf(content, next);
       slots.push(slot);
       next = { epoch: next.epoch, slot: next.slot + 1, index: slot.entries.at(-1)?.index ?? slot.index };
     }
-    this.#ahead = Math.min(aheadMax, this.#ahead * 2);
     return { slots, next, atEnd: false };
+  }
+
+  #take(from: Cursor): Asked["contents"] | undefined {
+    const asked = this.#asked;
+    this.#asked = undefined;
+    return asked?.from.epoch === from.epoch && asked.from.slot === from.slot ? asked.contents : undefined;
+  }
+
+  #ask({ epoch, slot }: Cursor, signal: AbortSignal): Asked["contents"] {
+    const { objects } = this.#options;
+    const places = Array.from({ length: this.#ahead }, (_, n) => ({ epoch, slot: slot + n }));
+    return Promise.all(places.map((place) => objects.read(slotName(place), signal)));
+  }
+
+  #askBehind({ epoch, slot, index }: Cursor, count: number, signal: AbortSignal): void {
+    const from = { epoch, slot: slot + count, index };
+    const contents = this.#ask(from, signal);
+    // Whoever reads on hears of a failure; nobody has to read on.
+    contents.catch(() => {});
+    this.#asked = { from, contents };
   }
 }
 

@@ -68,9 +68,12 @@ export class SharedRecords {
   /** Reads what came behind the last known one. Whether something did. */
   async look(signal: AbortSignal): Promise<boolean> {
     for (let found = false; ; found = true) {
-      const record = await this.#read(this.#looked + 1, signal);
+      const number = this.#looked + 1;
+      const record = await this.#read(number, signal);
       if (record === undefined) return found;
-      this.#looked++;
+      // Several may look at once.
+      if (this.#looked >= number) continue;
+      this.#looked = number;
       if (this.#newest !== undefined && !coversMore(record, this.#newest)) continue;
       this.#before = this.#newest;
       this.#newest = record;

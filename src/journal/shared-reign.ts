@@ -101,9 +101,13 @@ export class SharedReign {
     }
     if (follower.cursor.epoch > epoch) return undefined;
     const reign = new SharedReign(options, epoch);
-    if (!(await reign.fence.check())) return undefined;
-    reign.#patrol();
-    return reign;
+    const isStill = await reign.fence.check();
+    if (isStill && isWanted()) {
+      reign.#patrol();
+      return reign;
+    }
+    reign.end({ why: "closed" });
+    return undefined;
   }
 
   get isOver(): boolean {

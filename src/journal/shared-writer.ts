@@ -149,7 +149,7 @@ export class SharedWriter {
     const name = slotName(slot);
     this.#sending++;
     try {
-      const created = await objects.create(name, slot.object, mark, signal);
+      const created = await objects.create(name, slot.object, mark, signal, { waitsForSpace: false });
       if (signal.aborted) return;
       if (!created.own) return onDeposed(`the seal of ${created.found.head.mark}`);
       slot.state = "durable";
