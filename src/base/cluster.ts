@@ -29,6 +29,8 @@ export const WorkerAddress = Type.Object({
   http: Type.String(),
   /** `host:port` of each gateway it serves: `hf`, `files`, `s3`. */
   gateways: Type.Record(Type.String(), Type.String()),
+  /** It gives what it holds, but is about to go: nothing new is brought to it, and it owns no blocks. */
+  draining: Type.Optional(Type.Boolean()),
 });
 export type WorkerAddress = Static<typeof WorkerAddress>;
 
@@ -232,6 +234,21 @@ export const JobStatus = Type.Object({
   reason: Type.Optional(Type.String()),
 });
 export type JobStatus = Static<typeof JobStatus>;
+
+/** A worker that is being emptied, and what is still whole on it and on no worker that stays. */
+export const DrainStatus = Type.Object({
+  worker: WorkerIdSchema,
+  /** `drained`: nothing is lost when it goes. `away`: it cannot be reached. `live`: it is not (no longer) drained. */
+  state: oneOf("draining", "drained", "away", "live"),
+  startedMs: Type.Optional(TimeMs),
+  files: Count,
+  bytes: Count,
+  /** Loads that make the copies. */
+  jobs: Type.Array(JobIdSchema),
+  /** Why it does not get on. */
+  problems: Type.Array(Type.String()),
+});
+export type DrainStatus = Static<typeof DrainStatus>;
 
 export const ReadyState = oneOf("READY", "FILLING", "ABSENT");
 export type ReadyState = Static<typeof ReadyState>;

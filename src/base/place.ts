@@ -31,11 +31,12 @@ export function nearness(a: Place, b: Place): number {
 }
 
 /**
- * `all`, a number of workers, or `cloud=gcp,zone=a` (parts that must match). Throws `invalid`.
+ * `all`, a number of workers, `cloud=gcp,zone=a` (parts that must match), or `worker=w1|w2` (these by their ids). Throws `invalid`.
  */
 export type PlaceSelector =
   | { readonly kind: "all" }
   | { readonly kind: "count"; readonly count: number }
+  | { readonly kind: "workers"; readonly ids: readonly string[] }
   | { readonly kind: "match"; readonly parts: Readonly<Partial<Record<PlacePart, string>>> };
 
 type PlacePart = "cloud" | "region" | "zone" | "host";
@@ -44,6 +45,8 @@ const placeParts: readonly PlacePart[] = ["cloud", "region", "zone", "host"];
 export function parsePlaceSelector(text: string): PlaceSelector {
   if (text === "all") return { kind: "all" };
   if (/^[1-9][0-9]{0,5}$/.test(text)) return { kind: "count", count: Number(text) };
+  const named = /^worker=([^,=|]+(?:\|[^,=|]+)*)$/.exec(text)?.[1];
+  if (named !== undefined) return { kind: "workers", ids: [...new Set(named.split("|"))] };
   const parts: Partial<Record<PlacePart, string>> = {};
   for (const term of text.split(",")) {
     const [name, value, ...rest] = term.split("=");
@@ -51,7 +54,7 @@ export function parsePlaceSelector(text: string): PlaceSelector {
     if (part === undefined || value === undefined || value === "" || rest.length > 0) {
       throw new HeadpondError(
         "invalid",
-        `${JSON.stringify(text)} selects no places: write all, a number, or zone=a,cloud=gcp`,
+        `${JSON.stringify(text)} selects no places: write all, a number, zone=a,cloud=gcp, or worker=w1|w2`,
       );
     }
     parts[part] = value;

@@ -1,4 +1,4 @@
-/** `cluster status|members|add|promote|remove|transfer`: masters and workers, and who the masters are. */
+/** `cluster status|members|add|promote|remove|transfer|drain`: masters and workers, and who the masters are. */
 
 import type { ClusterStatus, MasterStatus } from "../base/cluster.ts";
 import { formatHostPort, parseHostPort } from "../base/config.ts";
@@ -7,6 +7,7 @@ import { parseMasterId } from "../base/ids.ts";
 import { formatBytes } from "../base/units.ts";
 import { askMasters } from "./ask-masters.ts";
 import { action, type Commands, leaf } from "./command.ts";
+import { addDrain } from "./drain.ts";
 import { joinAsLearner, promoteWhenLevel } from "./membership.ts";
 import type { Column, Output } from "./output.ts";
 
@@ -104,6 +105,7 @@ export function addCluster({ program, signal }: Commands): void {
       return 0;
     }),
   );
+  addDrain(cluster, signal);
 }
 
 function showStatus(status: ClusterStatus, output: Output): void {

@@ -9,6 +9,7 @@
 
 import type {
   ClusterStatus,
+  DrainStatus,
   JobStatus,
   LoadPlan,
   ModelStatus,
@@ -305,6 +306,20 @@ export class HeadpondClient implements AsyncDisposable {
 
   retryJob(id: JobId, options: CallOptions = {}): Promise<JobStatus> {
     return this.#masters.call(methods.retryJob, { id }, options);
+  }
+
+  /** Empties a worker without losing what is whole on it only; asking again tells how far that is. `cancel`: it is filled again. */
+  drain(worker: string, options: CallOptions & { readonly cancel?: boolean } = {}): Promise<DrainStatus> {
+    const { cancel } = options;
+    return this.#masters.call(
+      methods.drain,
+      { worker: worker as WorkerId, ...defined({ cancel }) },
+      { ...options, retryUnknown: true },
+    );
+  }
+
+  async drains(options: CallOptions = {}): Promise<readonly DrainStatus[]> {
+    return (await this.#read(methods.drains, {}, options)).drains;
   }
 
   async models(

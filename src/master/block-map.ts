@@ -239,6 +239,13 @@ export class BlockMap {
     return this.#find(inodeId, contentVersion)?.origin?.[worker.slot] ?? 0;
   }
 
+  /** The versions that a worker holds anything of, as they are now. */
+  heldBy(id: WorkerId): MappedVersion[] {
+    const held: MappedVersion[] = [];
+    this.#workers.get(id)?.held.forEach((slot) => held.push(present(this.#versions[slot], "a held version is mapped")));
+    return held;
+  }
+
   /** How many versions a worker holds. */
   heldCount(id: WorkerId): number {
     return this.#workers.get(id)?.held.count ?? 0;

@@ -7,6 +7,7 @@ import type { BackupService } from "./backup-service.ts";
 import type { Core } from "./core.ts";
 import type { DataService } from "./data-service.ts";
 import type { EventLog } from "./events.ts";
+import type { Upkeep } from "./job-upkeep.ts";
 import type { Jobs } from "./jobs.ts";
 import type { MasterLists } from "./master-lists.ts";
 import type { MemberService } from "./member-service.ts";
@@ -24,6 +25,7 @@ export type Services = {
   readonly mounts: MountService;
   readonly sessions: SessionService;
   readonly jobs: Jobs;
+  readonly upkeep: Upkeep;
   readonly models: Models;
   readonly events: EventLog;
   readonly workers: WorkerService;
@@ -38,6 +40,7 @@ const modelsListedDefault = 1000;
 const watchIntervalMsDefault = 500;
 
 export function masterHandlers(services: Services): Handlers<MasterMethods> {
+  const { upkeep } = services;
   const { core, namespace, data, mounts, sessions, jobs, models, events, workers, status, backups, members, lists } =
     services;
   return {
@@ -98,6 +101,14 @@ export function masterHandlers(services: Services): Handlers<MasterMethods> {
     retryJob: (request, context) => {
       core.requireLeader();
       return jobs.retry(request.id, context.signal);
+    },
+    drain: (request) => {
+      core.requireLeader();
+      return request.cancel === true ? upkeep.undrain(request.worker) : upkeep.drain(request.worker);
+    },
+    drains: () => {
+      core.requireLeader();
+      return { drains: upkeep.statuses() };
     },
     models: async (request) => {
       core.requireLeader();

@@ -10,6 +10,9 @@ import { HeadpondError } from "../base/errors.ts";
 import type { InodeId, JobId } from "../base/ids.ts";
 import { Count, PathSchema, TimeMs } from "../base/schema.ts";
 
+/** As the state has it. */
+export type StoredJob = { readonly id: JobId; readonly document: string; readonly progress: string | undefined };
+
 /** Journals take commands of 1 MiB. */
 export const jobDocumentBytesMax = 1_000_000;
 /** Failures that are kept of one job; how many there were besides is said in `reason`. */

@@ -6,11 +6,11 @@
 import type { LoadPlan } from "../base/cluster.ts";
 import { isHeadpondError, toHeadpondError } from "../base/errors.ts";
 import type { FileDescriptor } from "../base/file.ts";
-import type { InodeId, JobId } from "../base/ids.ts";
+import type { FileVersionId, InodeId, JobId, WorkerId } from "../base/ids.ts";
 import type { Path } from "../base/path.ts";
 import type { BlockMap } from "./block-map.ts";
 import { type JobDocument, type JobSeed, packVersions, unplanned, writeJobDocument } from "./job-document.ts";
-import { LoadPlanner, type LoadRates } from "./load-planner.ts";
+import { LoadPlanner, type LoadRates, type PlannedWorker } from "./load-planner.ts";
 import type { Proposer } from "./proposer.ts";
 import type { TimeSlices } from "./time-slices.ts";
 import type { WorkerRegistry } from "./worker-registry.ts";
@@ -34,6 +34,8 @@ export type JobPlannerDependencies = {
   readonly settled: () => Promise<void>;
   readonly slices: TimeSlices;
   readonly rates?: LoadRates;
+  /** What running jobs still have to bring to a worker. */
+  readonly promisedBytes?: (worker: WorkerId, except: ReadonlySet<FileVersionId>) => number;
 };
 
 export type Planned =
@@ -47,6 +49,20 @@ export class JobPlanner {
   constructor(dependencies: JobPlannerDependencies, filesMax: number) {
     this.#deps = dependencies;
     this.#filesMax = filesMax;
+  }
+
+  /** The workers that may be chosen, and what room they have. */
+  plannedWorkers(): PlannedWorker[] {
+    const { registry, promisedBytes } = this.#deps;
+    return registry.live().map(({ id, address, capacityBytes, keptBytes }) => {
+      return {
+        id,
+        place: address.place,
+        capacityBytes,
+        keptBytes,
+        promisedBytes: (except) => promisedBytes?.(id, except) ?? 0,
+      };
+    });
   }
 
   /** A plan to look at. Throws `not-found` and the like, but not for what the plan lists as problems. */
@@ -101,9 +117,7 @@ export class JobPlanner {
   ): Promise<{ readonly plan: LoadPlan; readonly files: readonly FileDescriptor[] }> {
     await this.#deps.settled();
     const files = await this.#deps.files.collect(path, this.#filesMax, signal);
-    const live = this.#deps.registry.live().map(({ id, address, capacityBytes }) => {
-      return { id, place: address.place, capacityBytes };
-    });
+    const live = this.plannedWorkers();
     const { blockMap, rates = {}, slices } = this.#deps;
     const planner = new LoadPlanner({ path, to, live, blockMap, rates });
     await slices.forEach(files, (file) => planner.add(file), signal);

@@ -141,6 +141,18 @@ export class JobRun {
     return this.#parts.has(worker);
   }
 
+  /** Sizes of the files that it still has to bring to the worker, those of `except` left out; failed ones are not waited for. */
+  remainingBytes(worker: WorkerId, except?: ReadonlySet<string>): number {
+    const part = this.#parts.get(worker);
+    if (part === undefined || part.done.count + part.failed.count === this.files.length) return 0;
+    let bytes = 0;
+    this.files.forEach((file, index) => {
+      if (part.done.has(index) || part.failed.has(index) || except?.has(file.id) === true) return;
+      bytes += file.sizeBytes;
+    });
+    return bytes;
+  }
+
   /**
    * The worker is there (again), with all that it holds reported. What it has not said to be done is ordered (again).
    * `isFirst`: the job begins, and what was read before is not its doing. `trustComplete` (of a retry): files that are

@@ -10,8 +10,8 @@ import { present } from "../base/assert.ts";
 import type { JobFailure, JobStatus, LoadPlan } from "../base/cluster.ts";
 import { HeadpondError, isErrorCode, isHeadpondError } from "../base/errors.ts";
 import type { FileDescriptor } from "../base/file.ts";
-import type { InodeId, JobId, WorkerId } from "../base/ids.ts";
-import { parsePath } from "../base/path.ts";
+import type { FileVersionId, InodeId, JobId, WorkerId } from "../base/ids.ts";
+import { type Path, parsePath } from "../base/path.ts";
 import { parsePlaceSelector } from "../base/place.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
@@ -26,14 +26,16 @@ import {
   readJobDocument,
   readJobMark,
   readJobSeed,
+  type StoredJob,
   unpackVersions,
   unplanned,
   writeJobDocument,
 } from "./job-document.ts";
+import { readDrain } from "./job-drain.ts";
 import { JobPlanner, type JobPlannerDependencies } from "./job-planner.ts";
 import { JobRun, type JobRunLimits } from "./job-run.ts";
 import { endedStatus, endedText } from "./job-status.ts";
-import type { RegisteredWorker } from "./worker-registry.ts";
+import { isServing, type RegisteredWorker } from "./worker-registry.ts";
 
 export type JobLimits = {
   readonly runningMax: number;
@@ -54,8 +56,6 @@ export const jobLimits: JobLimits = {
   markIntervalMs: 10_000,
   watchIntervalMinMs: 100,
 };
-
-export type StoredJob = { readonly id: JobId; readonly document: string; readonly progress: string | undefined };
 
 export type Mutation = { readonly origin?: Origin; readonly requestId?: string };
 
@@ -86,9 +86,14 @@ export class Jobs {
   constructor(dependencies: JobsDependencies) {
     this.#deps = dependencies;
     this.#limits = { ...jobLimits, ...dependencies.limits };
-    this.#planner = new JobPlanner(dependencies, this.#limits.filesMax);
+    const promisedBytes = (worker: WorkerId, except?: ReadonlySet<string>): number => {
+      let bytes = 0;
+      for (const { run } of this.#running.values()) bytes += run.remainingBytes(worker, except);
+      return bytes;
+    };
+    this.#planner = new JobPlanner({ ...dependencies, promisedBytes }, this.#limits.filesMax);
     dependencies.blockMap.onChange((change) => {
-      if (this.#running.size === 0 || dependencies.registry.get(change.worker)?.state !== "live") return;
+      if (this.#running.size === 0 || !isServing(dependencies.registry.get(change.worker)?.state)) return;
       const nowMs = dependencies.clock.monotonicMs();
       for (const { run } of this.#running.values()) {
         run.covered(change.worker, change.version.id, change.before, change.after, change.originBytes, nowMs);
@@ -101,13 +106,26 @@ export class Jobs {
     return this.#running.size;
   }
 
+  /** Workers that running jobs bring exactly this path to. */
+  workersOf(path: Path): ReadonlySet<WorkerId> {
+    const workers = new Set<WorkerId>();
+    for (const { run } of this.#running.values()) {
+      if (run.document.path === path) for (const worker of run.document.plan.workers) workers.add(worker);
+    }
+    return workers;
+  }
+
+  *runningVersions(): Generator<FileVersionId> {
+    for (const { run } of this.#running.values()) for (const { id } of run.files) yield id;
+  }
+
   /** This master leads: it takes up the jobs of the state. */
   start(): void {
     this.#stopping = new AbortController();
     this.#running.clear();
     this.#planning.clear();
     this.#ended.clear();
-    for (const stored of this.#deps.stored()) this.#resume(stored);
+    for (const stored of this.#deps.stored()) if (readDrain(stored.document) === undefined) this.#resume(stored);
     this.#loop = this.#tickUntil(this.#stopping.signal);
   }
 
@@ -290,7 +308,7 @@ export class Jobs {
     const nowMs = clock.monotonicMs();
     const run = new JobRun({ id, document, files, mark: { origin: {} }, nowMs, elapsedMs: 0, limits: runLimits });
     this.#running.set(id, { run, markedAtMs: nowMs, markedChanges: 0, ending: false });
-    for (const worker of this.#deps.registry.live()) {
+    for (const worker of this.#deps.registry.serving()) {
       if (run.has(worker.id)) run.workerLive(worker.id, this.#viewOf(worker), nowMs, { isFirst: true, trustComplete });
     }
     run.tick(nowMs);
@@ -330,7 +348,7 @@ export class Jobs {
       const mark = readJobMark(stored.progress ?? "");
       const run = new JobRun({ id: stored.id, document, files, mark, failures, nowMs, elapsedMs, limits: runLimits });
       this.#running.set(stored.id, { run, markedAtMs: nowMs, markedChanges: 0, ending: false });
-      for (const worker of this.#deps.registry.live()) {
+      for (const worker of this.#deps.registry.serving()) {
         if (run.has(worker.id)) run.workerLive(worker.id, this.#viewOf(worker), nowMs);
       }
     } catch (error) {

@@ -9,7 +9,7 @@ import { blockCount } from "../base/blocks.ts";
 import type { LoadPlan } from "../base/cluster.ts";
 import { type ErrorCode, HeadpondError } from "../base/errors.ts";
 import type { FileDescriptor } from "../base/file.ts";
-import type { WorkerId } from "../base/ids.ts";
+import type { FileVersionId, WorkerId } from "../base/ids.ts";
 import type { Path } from "../base/path.ts";
 import { egressDomain, matchesPlace, type Place, parsePlaceSelector } from "../base/place.ts";
 import { formatBytes } from "../base/units.ts";
@@ -19,6 +19,10 @@ export type PlannedWorker = {
   readonly id: WorkerId;
   readonly place: Place;
   readonly capacityBytes: number;
+  /** Of its cache: what no eviction may take (pinned, being read). */
+  readonly keptBytes?: number;
+  /** What running jobs still have to bring in there, the files of `except` left out. Asked only for workers that have to take a load. */
+  readonly promisedBytes?: (except: ReadonlySet<FileVersionId>) => number;
 };
 
 export type LoadRates = {
@@ -41,6 +45,7 @@ export class LoadPlanner {
   readonly #held = new Map<WorkerId, number>();
   /** Live workers and the bytes that they hold together, per domain. */
   readonly #domains = new Map<string, { readonly workers: Set<WorkerId>; heldBytes: number }>();
+  readonly #versions = new Set<FileVersionId>();
   #files = 0;
   #bytes = 0;
   #blocks = 0;
@@ -70,6 +75,7 @@ export class LoadPlanner {
   add(file: FileDescriptor): void {
     const { inodeId, contentVersion, sizeBytes, blockSizeBytes } = file;
     this.#files++;
+    this.#versions.add(file.id);
     this.#bytes += sizeBytes;
     this.#blocks += blockCount(sizeBytes, blockSizeBytes);
     let held = false;
@@ -96,17 +102,14 @@ export class LoadPlanner {
     }
     let cachedBytes = 0;
     let missingMax = 0;
-    for (const { id, capacityBytes } of chosen) {
-      const held = this.#held.get(id) ?? 0;
+    for (const worker of chosen) {
+      const held = this.#heldBy(worker);
       cachedBytes += held;
       missingMax = Math.max(missingMax, this.#bytes - held);
-      if (this.#bytes > capacityBytes) {
-        this.#obstacle ??= "no-space";
-        problems.push(
-          `worker ${id} has a cache of ${formatBytes(capacityBytes)} (${capacityBytes} B), the load takes ` +
-            `${formatBytes(this.#bytes)} (${this.#bytes} B): give it more, or choose other workers`,
-        );
-      }
+      const lack = this.#lackOf(worker);
+      if (lack === undefined) continue;
+      this.#obstacle ??= "no-space";
+      problems.push(lack);
     }
     const domains = new Set(chosen.map(({ place }) => egressDomain(place)));
     let originBytes = 0;
@@ -150,12 +153,38 @@ export class LoadPlanner {
       return matching;
     }
     if (selector.kind === "all") return live;
+    if (selector.kind === "workers") {
+      const absent = selector.ids.filter((id) => !this.#live.has(id as WorkerId));
+      if (absent.length > 0) problems.push(`${absent.join(", ")} ${absent.length === 1 ? "is" : "are"} not live`);
+      return live.filter(({ id }) => selector.ids.includes(id));
+    }
     if (selector.count > live.length) {
       problems.push(`${selector.count} workers were asked for, ${live.length} are live`);
     }
-    // Those that already hold most, then those with most room, so that as little as possible has to move.
-    const byMerit = live.sort((a, b) => this.#heldBy(b) - this.#heldBy(a) || b.capacityBytes - a.capacityBytes);
+    // Those with room for it; of them those that already hold most, then those with most room, so that as little as possible has to move.
+    const lacking = new Set(live.filter((worker) => this.#lackOf(worker) !== undefined));
+    const byMerit = live.sort(
+      (a, b) =>
+        Number(lacking.has(a)) - Number(lacking.has(b)) || this.#heldBy(b) - this.#heldBy(a) || roomOf(b) - roomOf(a),
+    );
     return byMerit.slice(0, selector.count).sort((a, b) => (a.id < b.id ? -1 : 1));
+  }
+
+  /** Why the load cannot fit; undefined: it can. What is held of it may be part of what is kept. */
+  #lackOf(worker: PlannedWorker): string | undefined {
+    const { id, capacityBytes, keptBytes = 0 } = worker;
+    const promisedBytes = worker.promisedBytes?.(this.#versions) ?? 0;
+    const othersBytes = Math.max(0, keptBytes - this.#heldBy(worker));
+    if (this.#bytes + othersBytes + promisedBytes <= capacityBytes) return undefined;
+    const taken = [
+      ...(othersBytes === 0 ? [] : [`${formatBytes(othersBytes)} are pinned or in use`]),
+      ...(promisedBytes === 0 ? [] : [`${formatBytes(promisedBytes)} are promised to running jobs`]),
+    ];
+    return (
+      `worker ${id} has a cache of ${formatBytes(capacityBytes)} (${capacityBytes} B), ` +
+      `${taken.length === 0 ? "" : `of which ${taken.join(" and ")}, `}the load takes ` +
+      `${formatBytes(this.#bytes)} (${this.#bytes} B): give it more, or choose other workers`
+    );
   }
 
   #heldBy({ id }: PlannedWorker): number {
@@ -172,6 +201,10 @@ export class LoadPlanner {
       source: origin.source === link.source ? origin.source : `origin ${origin.source}, link ${link.source}`,
     };
   }
+}
+
+function roomOf({ capacityBytes, keptBytes = 0 }: PlannedWorker): number {
+  return capacityBytes - keptBytes;
 }
 
 function pickRate(configured: number | undefined): { readonly rate: number; readonly source: string } {

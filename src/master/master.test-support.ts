@@ -21,7 +21,8 @@ import { RpcClient } from "../rpc/client.ts";
 import { masterService } from "../rpc/master-service.ts";
 import { FaultyUnderStore } from "../under-store/faulty.ts";
 import { MemoryUnderStore } from "../under-store/memory.ts";
-import { Master, type MasterLimits } from "./master.ts";
+import { Master } from "./master.ts";
+import type { MasterLimits } from "./master-limits.ts";
 
 export const clusterId = "test-cluster" as ClusterId;
 const self = { software: "test", role: "client", name: "test" };

@@ -25,16 +25,19 @@ import { BackupService } from "./backup-service.ts";
 import { BlockMap } from "./block-map.ts";
 import { Core } from "./core.ts";
 import { DataService } from "./data-service.ts";
-import { type DeadVersionLimits, DeadVersions } from "./dead-versions.ts";
-import { type EventLimits, EventLog } from "./events.ts";
+import { DeadVersions } from "./dead-versions.ts";
+import { EventLog } from "./events.ts";
 import { FeatureLevels } from "./feature-levels.ts";
 import { masterHandlers } from "./handlers.ts";
-import { Housekeeping, type HousekeepingLimits, housekeepingLimits } from "./housekeeping.ts";
-import { type IntentLimits, Intents } from "./intents.ts";
-import type { JobRunLimits } from "./job-run.ts";
-import { type JobLimits, Jobs } from "./jobs.ts";
+import { Housekeeping, housekeepingLimits } from "./housekeeping.ts";
+import { Intents } from "./intents.ts";
+import type { StoredJob } from "./job-document.ts";
+import { Drains } from "./job-drain.ts";
+import { Upkeep } from "./job-upkeep.ts";
+import { Jobs } from "./jobs.ts";
 import { LeaderClock } from "./leader-clock.ts";
 import type { LoadRates } from "./load-planner.ts";
+import { type MasterLimits, masterLimits } from "./master-limits.ts";
 import { MasterLists } from "./master-lists.ts";
 import { addMasterMetrics } from "./master-metrics.ts";
 import { MemberService } from "./member-service.ts";
@@ -46,44 +49,13 @@ import { Revisions } from "./revisions.ts";
 import { catchUp, handOver } from "./role-change.ts";
 import { SessionService } from "./session-service.ts";
 import { StatusService, type VerifyJournal } from "./status-service.ts";
-import { MetadataSync, type SyncLimits } from "./sync.ts";
+import { MetadataSync } from "./sync.ts";
 import { NamespaceSyncView } from "./sync-view.ts";
 import { TimeSlices } from "./time-slices.ts";
 import { TreeFiles } from "./tree-files.ts";
 import { type OpenUnderStore, UnderStores } from "./under-stores.ts";
-import { WorkerRegistry, type WorkerRegistryLimits } from "./worker-registry.ts";
+import { WorkerRegistry } from "./worker-registry.ts";
 import { WorkerService } from "./worker-service.ts";
-
-export type MasterLimits = {
-  /** A master that began to listen less than this ago waits for workers to register before it makes plans or lists of them. */
-  readonly settleMs: number;
-  /** Changes of the list of workers are sent together, this long after the first. */
-  readonly listDelayMs: number;
-  /** A leader that stops waits so long for another one to take over. */
-  readonly handOverMs: number;
-  readonly workers: Partial<WorkerRegistryLimits>;
-  readonly sync: Partial<SyncLimits>;
-  readonly intents: Partial<IntentLimits>;
-  readonly jobs: Partial<JobLimits>;
-  readonly jobRuns: Partial<JobRunLimits>;
-  readonly housekeeping: Partial<HousekeepingLimits>;
-  readonly deadVersions: Partial<DeadVersionLimits>;
-  readonly events: Partial<EventLimits>;
-};
-
-const masterLimits: MasterLimits = {
-  settleMs: 1000,
-  listDelayMs: 50,
-  handOverMs: 3000,
-  workers: {},
-  sync: {},
-  intents: {},
-  jobs: {},
-  jobRuns: {},
-  housekeeping: {},
-  deadVersions: {},
-  events: {},
-};
 
 export type MasterOptions = {
   readonly id: MasterId;
@@ -130,6 +102,7 @@ export class Master {
   readonly #sync: MetadataSync;
   readonly #intents: Intents;
   readonly #jobs: Jobs;
+  readonly #upkeep: Upkeep;
   readonly #housekeeping: Housekeeping;
   readonly #events: EventLog;
   readonly #workers: WorkerService;
@@ -224,15 +197,16 @@ export class Master {
     });
     const core = this.#core;
     const files = new TreeFiles({ core, slices, blockSizeBytes });
+    const stored = (): StoredJob[] =>
+      namespace.documents
+        .jobs(storedJobsMax)
+        .map(({ jobId, document, progress }) => ({ id: jobId, document, progress }));
     this.#jobs = new Jobs({
       proposer,
       blockMap,
       registry: this.#registry,
       files,
-      stored: () =>
-        namespace.documents
-          .jobs(storedJobsMax)
-          .map(({ jobId, document, progress }) => ({ id: jobId, document, progress })),
+      stored,
       pushWorkerList: () => this.#workers.pushWorkerList(),
       settled: () => this.#settled,
       slices,
@@ -279,6 +253,21 @@ export class Master {
       logger,
       limits: limits.housekeeping,
     });
+    this.#upkeep = new Upkeep({
+      drains: new Drains({ stored, proposer }),
+      jobs: this.#jobs,
+      registry: this.#registry,
+      blockMap,
+      files,
+      slices,
+      settled: () => this.#settled,
+      free: (orders) => this.#workers.free(orders),
+      pin: (orders, pinned) => this.#workers.pin(orders, pinned),
+      namespaceVersion: () => namespace.version,
+      clock,
+      logger,
+      limits: limits.upkeep,
+    });
     const addresses = (): { rpc: string; http: string } => this.addresses;
     const members = new MemberService({ core, clusterId: options.clusterId, id: options.id, clock, addresses });
     const status = new StatusService({
@@ -318,6 +307,7 @@ export class Master {
       }),
       sessions: new SessionService({ core, timeoutMs: sessionTimeoutMs }),
       jobs: this.#jobs,
+      upkeep: this.#upkeep,
       models: new Models({ core, files, blockMap, registry: this.#registry, clock }),
       events: this.#events,
       workers: this.#workers,
@@ -330,10 +320,12 @@ export class Master {
       onLive: (worker) => {
         this.#workers.pushListSoon();
         this.#jobs.workerLive(worker);
+        this.#upkeep.workerLive(worker);
       },
       onLost: (worker) => {
         this.#workers.pushListSoon();
         this.#jobs.workerLost(worker);
+        this.#upkeep.workerLost();
       },
     });
     this.#rpc = new RpcServer({
@@ -460,6 +452,7 @@ export class Master {
     this.#features.start((level) => proposer.propose({ kind: "set-feature-level", level, timeMs: proposer.nowMs() }));
     this.#intents.start();
     this.#jobs.start();
+    this.#upkeep.start();
     this.#housekeeping.start();
   }
 
@@ -469,7 +462,8 @@ export class Master {
     this.#workers.unsettle();
     this.#sync.close();
     this.#workers.pushRole();
-    await Promise.all([this.#jobs.stop(), this.#housekeeping.stop(), this.#intents.stop(), this.#features.stop()]);
+    const parts = [this.#upkeep, this.#jobs, this.#housekeeping, this.#intents, this.#features];
+    await Promise.all(parts.map((part) => part.stop()));
   }
 
   async #tick(): Promise<void> {

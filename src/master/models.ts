@@ -134,7 +134,7 @@ export class Models {
         held.set(id, part);
       });
     }
-    const places: ModelStatus["places"] = this.#registry.live().map(({ id, address }) => {
+    const places: ModelStatus["places"] = this.#registry.serving().map(({ id, address }) => {
       const { bytes, complete } = held.get(id) ?? { bytes: 0, complete: 0 };
       const state = complete === model.files.length ? "READY" : bytes > 0 || complete > 0 ? "FILLING" : "ABSENT";
       return { worker: id, place: address.place, state, bytes };

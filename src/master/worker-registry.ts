@@ -59,6 +59,7 @@ export type Heartbeat = {
   readonly incarnation: string;
   readonly usedBytes: number;
   readonly capacityBytes: number;
+  readonly keptBytes?: number;
   readonly originBytes: number;
   readonly originRate: number;
   readonly peerRate: number;
@@ -80,6 +81,8 @@ export type RegisteredWorker = {
   isReporting: boolean;
   capacityBytes: number;
   usedBytes: number;
+  /** Of its cache: what no eviction may take. */
+  keptBytes: number;
   originBytes: number;
   originRate: number;
   peerRate: number;
@@ -102,6 +105,8 @@ export class WorkerRegistry {
   readonly #limits: WorkerRegistryLimits;
   readonly #workers = new Map<WorkerId, RegisteredWorker>();
   #events: RegistryEvents = { onLive: () => {}, onLost: () => {} };
+  /** Whose `live` is `draining`. */
+  #draining: ReadonlySet<WorkerId> = new Set();
   #listVersion = 0;
   #list: WorkerList | undefined;
 
@@ -130,7 +135,9 @@ export class WorkerRegistry {
   /** The workers that count, with the version of this view. The same object until it changes. */
   get list(): WorkerList {
     if (this.#list === undefined) {
-      const workers = [...this.#workers.values()].filter(({ state }) => state === "live").map(({ address }) => address);
+      const workers = [...this.#workers.values()]
+        .filter(({ state }) => isServing(state))
+        .map(({ address, state }): WorkerAddress => (state === "draining" ? { ...address, draining: true } : address));
       workers.sort((a, b) => (a.id < b.id ? -1 : 1));
       this.#list = { version: this.#listVersion, workers };
     }
@@ -145,8 +152,22 @@ export class WorkerRegistry {
     return this.#workers.values();
   }
 
+  /** Those that new bytes may be brought to. */
   live(): RegisteredWorker[] {
     return [...this.#workers.values()].filter(({ state }) => state === "live");
+  }
+
+  /** Those that give what they hold: the draining ones too. */
+  serving(): RegisteredWorker[] {
+    return [...this.#workers.values()].filter(({ state }) => isServing(state));
+  }
+
+  /** These are to be emptied: they serve, but nothing new is brought to them. Also such that are not attached now. */
+  setDraining(ids: ReadonlySet<WorkerId>): void {
+    this.#draining = ids;
+    for (const worker of this.#workers.values()) {
+      if (isServing(worker.state)) this.#setState(worker, "live");
+    }
   }
 
   /**
@@ -168,7 +189,7 @@ export class WorkerRegistry {
       const moved = JSON.stringify(known.address) !== JSON.stringify(attach.address);
       known.address = attach.address;
       if (sameLife) {
-        if (moved && known.state === "live") this.#changeList();
+        if (moved && isServing(known.state)) this.#changeList();
         // The order to report anew may have been lost with the stream.
         if (known.nextSequence === undefined) sink.push({ kind: "report-all" });
         return known;
@@ -197,6 +218,7 @@ export class WorkerRegistry {
       isReporting: true,
       capacityBytes: attach.capacityBytes,
       usedBytes: 0,
+      keptBytes: 0,
       originBytes: 0,
       originRate: 0,
       peerRate: 0,
@@ -248,6 +270,7 @@ export class WorkerRegistry {
     const worker = this.#seen(beat.workerId, beat.incarnation);
     worker.usedBytes = beat.usedBytes;
     worker.capacityBytes = beat.capacityBytes;
+    worker.keptBytes = beat.keptBytes ?? 0;
     worker.originBytes = beat.originBytes;
     worker.originRate = beat.originRate;
     worker.peerRate = beat.peerRate;
@@ -330,11 +353,12 @@ export class WorkerRegistry {
     worker.seenWallMs = this.#clock.wallMs();
   }
 
-  #setState(worker: RegisteredWorker, state: WorkerState): void {
+  #setState(worker: RegisteredWorker, wanted: WorkerState): void {
+    const state = wanted === "live" && this.#draining.has(worker.id) ? "draining" : wanted;
     if (worker.state === state) return;
-    const counted = worker.state === "live";
+    const counted = isServing(worker.state);
     worker.state = state;
-    if (counted || state === "live") this.#changeList();
+    if (counted || isServing(state)) this.#changeList();
   }
 
   #changeList(): void {
@@ -342,4 +366,8 @@ export class WorkerRegistry {
     assert(Number.isSafeInteger(this.#listVersion), "versions of the list of workers are safe integers");
     this.#list = undefined;
   }
+}
+
+export function isServing(state: WorkerState | undefined): boolean {
+  return state === "live" || state === "draining";
 }

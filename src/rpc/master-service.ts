@@ -7,6 +7,7 @@
 import Type, { type Static } from "typebox";
 import {
   ClusterStatus,
+  DrainStatus,
   Holding,
   JobStatus,
   LoadPlan,
@@ -345,6 +346,9 @@ export const masterService = service("headpond.master", 1, {
   watchJob: stream("watchJob", Type.Object({ id: JobIdSchema, intervalMs: Type.Optional(Count) }), JobStatus),
   cancelJob: unary("cancelJob", Type.Object({ id: JobIdSchema }), JobStatus),
   retryJob: unary("retryJob", Type.Object({ id: JobIdSchema }), JobStatus),
+  /** Empties a worker, or (`cancel`) lets it be filled again; asking again says how far it is. */
+  drain: unary("drain", Type.Object({ worker: WorkerIdSchema, cancel: Type.Optional(Type.Boolean()) }), DrainStatus),
+  drains: unary("drains", Empty, Type.Object({ drains: Type.Array(DrainStatus) })),
   models: unary(
     "models",
     Type.Object({ path: Type.Optional(PathText), limit: Type.Optional(Count) }),
