@@ -5,6 +5,7 @@
 
 import { assert, present } from "../base/assert.ts";
 import { HeadpondError } from "../base/errors.ts";
+import { registerMemory } from "./in-place-hash.ts";
 
 /** TypeScript knows it only together with everything else of a browser. */
 declare const WebAssembly: {
@@ -17,6 +18,7 @@ export const directAlignmentBytes = 4096;
 /** Zeroed memory that begins on a page boundary. Reserves address space generously: make few, keep them. */
 export function alignedBuffer(lengthBytes: number): Buffer {
   const memory = new WebAssembly.Memory({ initial: Math.ceil(lengthBytes / wasmPageBytes) });
+  registerMemory(memory);
   return Buffer.from(memory.buffer, 0, lengthBytes);
 }
 

@@ -7,11 +7,15 @@
 import { createHash, createHmac, type Hash, timingSafeEqual } from "node:crypto";
 import { crc32 as zlibCrc32 } from "node:zlib";
 import { createXXHash64, type IHasher } from "hash-wasm";
+import { canHashInPlace, InPlaceHash } from "./in-place-hash.ts";
 
+/** Below, to copy the bytes costs less than what surrounds a hash in place. */
+const inPlaceBytesMin = 64 * 1024;
 const engine: IHasher = await createXXHash64();
 
 /** xxh64 with seed 0, 8 bytes, big-endian (the canonical form). */
 export function xxh64(bytes: Uint8Array): Uint8Array {
+  if (bytes.length >= inPlaceBytesMin && canHashInPlace(bytes)) return new InPlaceHash(bytes).digest(bytes.length);
   return hashWhole(bytes).digest("binary");
 }
 

@@ -1,7 +1,7 @@
 /**
  * One connection of the HTTP client. Bytes arrive in one buffer that the socket fills again and again (`onread`: a third
- * of the CPU of streams); a reader that stops leaves the rest of it where it is and the socket paused, so nothing is
- * copied and the peer is slowed down.
+ * of the CPU of streams), or where their user wants them; a reader that stops leaves the rest of it where it is and the socket paused,
+ * so nothing is copied and the peer is slowed down.
  */
 
 import net from "node:net";
@@ -21,6 +21,8 @@ export type ConnectionUser = {
   readonly onBytes: (bytes: Uint8Array) => number;
   /** Whether the bytes last given are still in use, or no more are wanted: asked after each `onBytes`. */
   readonly paused: () => boolean;
+  /** Where the next bytes should arrive, asked after each `onBytes`; undefined: anywhere. Nothing is written there once the user is gone. */
+  readonly room?: () => Uint8Array | undefined;
   /** The connection has ended; nothing follows. */
   readonly onClose: (error: Error | undefined) => void;
 };
@@ -30,6 +32,12 @@ export type ConnectOptions = {
   readonly readBufferBytes: number;
   readonly tls: tls.ConnectionOptions;
 };
+
+/**
+ * Read at once while nobody has said where to: the head of a response, and what comes with it. Small, because what is behind the head
+ * may have to be copied to its place.
+ */
+const firstReadBytes = 16 * 1024;
 
 export class HttpClientConnection {
   readonly origin: Origin;
@@ -58,6 +66,7 @@ export class HttpClientConnection {
       const target = { host: origin.host, port: origin.port };
       const onBytes = (bytes: Uint8Array): boolean => opened.receive(bytes);
       let socket: net.Socket;
+      let isMade = false;
       if (origin.secure) {
         const servername = net.isIP(origin.host) === 0 ? { servername: origin.host } : {};
         socket = tls.connect({ ...target, ...servername, ALPNProtocols: ["http/1.1"], ...options.tls });
@@ -65,11 +74,19 @@ export class HttpClientConnection {
           if (!onBytes(chunk)) socket.pause();
         });
       } else {
-        const buffer = Buffer.allocUnsafeSlow(readBufferBytes);
-        const callback = (count: number): boolean => onBytes(buffer.subarray(0, count));
+        const own = Buffer.allocUnsafeSlow(readBufferBytes);
+        const first = own.subarray(0, firstReadBytes);
+        let current: Uint8Array = first;
+        // Called once while the socket is made, and after each read.
+        const buffer = (): Uint8Array => {
+          current = isMade ? opened.#nextRoom(own, first) : first;
+          return current;
+        };
+        const callback = (count: number): boolean => onBytes(current.subarray(0, count));
         socket = net.connect({ ...target, onread: { buffer, callback } });
       }
       const opened = new HttpClientConnection(origin, socket);
+      isMade = true;
       const onAbort = (): void => {
         socket.destroy();
         reject(signal?.reason as Error);
@@ -166,6 +183,13 @@ export class HttpClientConnection {
     const count = user.onBytes(bytes);
     if (count < bytes.length) this.#rest = bytes.subarray(count);
     return this.#rest === undefined && !(this.#user === user && user.paused());
+  }
+
+  #nextRoom(own: Uint8Array, first: Uint8Array): Uint8Array {
+    const user = this.#user;
+    // What waits unread lies in the own buffer, or where its user wants it; while it does the socket is paused.
+    if (user === undefined || this.#rest !== undefined) return first;
+    return user.room === undefined ? own : (user.room() ?? own);
   }
 
   #broken(): HeadpondError {

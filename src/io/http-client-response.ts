@@ -14,12 +14,26 @@ export type BodySource = {
   readonly destroy: (error: Error) => void;
 };
 
+export type ConsumeOptions = {
+  /**
+   * Memory for the body, in order from its beginning: pieces lie there when they are handed over, straight from the socket if that can
+   * be. What is longer than it comes as without it. Nothing is written there any more once `consume` has settled or was aborted.
+   */
+  readonly into?: Uint8Array;
+};
+
 type Reader = {
   /** Returns how much it took; when it wants no more for now it has put itself out of `#reader`. */
   readonly take: (bytes: Uint8Array) => number;
   readonly end: () => void;
   readonly fail: (error: Error) => void;
+  /** Where it wants the next bytes. */
+  readonly room?: () => Uint8Array | undefined;
 };
+
+/** Of memory of the reader's: small enough to be still in the processor's cache when the reader looks at it. */
+const readAtOnceBytes = 512 * 1024;
+const nowhere = new Uint8Array(0);
 
 export class HttpClientResponse {
   readonly status: number;
@@ -56,8 +70,21 @@ export class HttpClientResponse {
    * is fulfilled; no more arrives before. Resolves at the end of the body; rejects if it is cut short
    * (`unavailable`), stalls (`timeout`), is malformed (`corrupt`) or `onChunk` throws.
    */
-  consume(onChunk: (bytes: Uint8Array) => void | Promise<void>): Promise<void> {
+  consume(
+    onChunk: (bytes: Uint8Array) => void | Promise<void>,
+    { into = nowhere }: ConsumeOptions = {},
+  ): Promise<void> {
     return new Promise((resolve, reject) => {
+      let placedBytes = 0;
+      const place = (bytes: Uint8Array): Uint8Array => {
+        if (placedBytes === into.length) return bytes;
+        const count = Math.min(bytes.length, into.length - placedBytes);
+        const placed = into.subarray(placedBytes, placedBytes + count);
+        const isThere = placed.buffer === bytes.buffer && placed.byteOffset === bytes.byteOffset;
+        if (!isThere) placed.set(count === bytes.length ? bytes : bytes.subarray(0, count));
+        placedBytes += count;
+        return placed;
+      };
       const stop = (thrown: unknown): void => {
         const error = thrown instanceof Error ? thrown : new Error(String(thrown));
         this.#reader = undefined;
@@ -65,7 +92,8 @@ export class HttpClientResponse {
         reject(error);
       };
       const reader: Reader = {
-        take: (bytes) => {
+        take: (given) => {
+          const bytes = place(given);
           try {
             const pending = onChunk(bytes);
             if (pending !== undefined) {
@@ -84,6 +112,7 @@ export class HttpClientResponse {
         },
         end: resolve,
         fail: reject,
+        room: () => (placedBytes === into.length ? undefined : into.subarray(placedBytes)),
       };
       this.#read(reader);
     });
@@ -143,6 +172,12 @@ export class HttpClientResponse {
       at += this.#reader.take(at === 0 ? bytes : bytes.subarray(at));
     }
     return at;
+  }
+
+  /** From the exchange: where the next bytes should arrive, of which `bodyLeftBytes` are the body's. */
+  room(bodyLeftBytes: number): Uint8Array | undefined {
+    const room = bodyLeftBytes === 0 ? undefined : this.#reader?.room?.();
+    return room?.subarray(0, Math.min(bodyLeftBytes, readAtOnceBytes));
   }
 
   get busy(): boolean {

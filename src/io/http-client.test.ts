@@ -336,3 +336,67 @@ test("a consumer that throws ends the connection and gets its own error", async 
   await assert.rejects(response.bytes(1000), coded("invalid"));
   assert.equal(client.connectionCount, 0);
 });
+
+test("a body arrives in the reader's own memory, with a length, in chunks, and from a server that sends more", async (context) => {
+  const seed = Date.now() >>> 0;
+  console.log(`seed ${seed}`);
+  const random = new Random(seed);
+  const content = Buffer.from(random.bytes(3_000_000));
+  const url = await serve(context, async (request, response) => {
+    response.head(200, request.path === "/chunks" ? {} : { "content-length": content.length });
+    for (let at = 0; at < content.length; ) {
+      const piece = content.subarray(at, at + random.between(1, 400_000));
+      await response.write(piece);
+      at += piece.length;
+    }
+    response.end();
+  });
+  const client = makeClient(context, { connectionsPerOriginMax: 1 });
+  for (const path of ["length", "chunks", "length", "chunks"]) {
+    for (const room of [content.length, content.length + 5, 1_234_567]) {
+      const response = await client.request({ method: "GET", url: `${url}/${path}` });
+      const into = Buffer.alloc(room);
+      let at = 0;
+      await response.consume(
+        (piece) => {
+          const isInPlace = piece.buffer === into.buffer && piece.byteOffset === into.byteOffset + at;
+          assert.equal(isInPlace, at < room, `${at} of ${room}`);
+          assert.ok(content.subarray(at, at + piece.length).equals(piece));
+          at += piece.length;
+        },
+        { into },
+      );
+      assert.equal(at, content.length);
+      const expected = Buffer.alloc(room);
+      content.copy(expected);
+      assert.ok(into.equals(expected), "what is behind the body is untouched");
+    }
+  }
+});
+
+test("after an abort nothing is written into the reader's memory any more", async (context) => {
+  const release = Promise.withResolvers<void>();
+  const url = await serve(context, async (_request, response) => {
+    response.head(200, { "content-length": 2_000_000 });
+    await response.write(Buffer.alloc(1_000_000, 1));
+    await release.promise;
+    await response.write(Buffer.alloc(1_000_000, 2)).catch(() => {});
+    response.end();
+  });
+  const abort = new AbortController();
+  const response = await makeClient(context).request({ method: "GET", url, signal: abort.signal });
+  const into = Buffer.alloc(2_000_000);
+  let count = 0;
+  const consumed = response.consume(
+    (piece) => {
+      count += piece.length;
+      if (count === 1_000_000) abort.abort(new Error("enough"));
+    },
+    { into },
+  );
+  await assert.rejects(consumed, /enough/);
+  into.fill(9);
+  release.resolve();
+  await clock.sleep(50);
+  assert.ok(into.every((byte) => byte === 9));
+});

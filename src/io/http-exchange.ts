@@ -68,6 +68,7 @@ export class HttpExchange {
     this.#connection.use({
       onBytes: (bytes) => this.#onBytes(bytes),
       paused: () => this.#response !== undefined && (this.#response.busy || !this.#mayFlow()),
+      room: () => (this.#done ? undefined : this.#response?.room(this.#parser.bodyLeftBytes)),
       onClose: (error) => this.#onClose(error),
     });
     this.#watch(this.#request.idleTimeoutMs);

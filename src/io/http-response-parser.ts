@@ -54,6 +54,12 @@ export class HttpResponseParser {
     return this.#state.kind === "ended";
   }
 
+  /** Bytes that the body goes on for certainly, without anything between them. */
+  get bodyLeftBytes(): number {
+    const { kind } = this.#state;
+    return kind === "length" || kind === "chunk-data" ? (this.#state as { left: number }).left : 0;
+  }
+
   /** Returns how many bytes were used up: fewer than all if the body's taker stopped, or the response has ended. Throws `corrupt`. */
   feed(bytes: Uint8Array): number {
     let at = 0;

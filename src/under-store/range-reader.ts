@@ -50,7 +50,7 @@ export async function readRange(options: ReadOptions, source: RangeSource): Prom
 }
 
 async function readOnce(options: ReadOptions, source: RangeSource, progress: { doneBytes: number }): Promise<void> {
-  const { position, length, etag, signal, onChunk } = options;
+  const { position, length, etag, signal, onChunk, into } = options;
   const first = position + progress.doneBytes;
   const last = position + length - 1;
   const response = await requested(() => source.get(`bytes=${first}-${last}`, signal));
@@ -75,6 +75,7 @@ async function readOnce(options: ReadOptions, source: RangeSource, progress: { d
       );
     }
     let skipBytes = first - range.first;
+    const place = into === undefined || skipBytes > 0 ? {} : { into: into.subarray(progress.doneBytes, length) };
     await requested(() =>
       response.consume((chunk) => {
         source.count(chunk.length);
@@ -90,7 +91,7 @@ async function readOnce(options: ReadOptions, source: RangeSource, progress: { d
         const taken = handOver(onChunk, wanted);
         if (isLast && taken === undefined) throw enough;
         return isLast ? taken?.then(() => Promise.reject(enough)) : taken;
-      }),
+      }, place),
     );
     const expected = Math.min(range.last, last) - position + 1;
     if (progress.doneBytes < expected) {

@@ -54,6 +54,11 @@ export type ReadOptions = {
    * the promise that it returned resolves; nothing more is read from the store meanwhile than its buffers hold.
    */
   readonly onChunk: (chunk: Uint8Array) => void | Promise<void>;
+  /**
+   * Memory of `length` bytes for what is read, in order. A store that can lets the bytes arrive there, and hands over chunks of it;
+   * it writes nothing there once `read` has settled or `signal` has fired. Others do as if it were not given.
+   */
+  readonly into?: Uint8Array;
 };
 
 export type WriteOptions = {

@@ -6,6 +6,8 @@
  */
 
 import type { BlockIndex, WorkerId } from "../base/ids.ts";
+import { xxh64 } from "../io/hash.ts";
+import { canHashInPlace, InPlaceHash } from "../io/in-place-hash.ts";
 import type { CachedFile } from "./cached-file.ts";
 import type { Urgency } from "./slots.ts";
 
@@ -34,6 +36,8 @@ export class Fill {
   #phase: FillPhase = "filling";
   #buffer: Uint8Array | undefined;
   #filledBytes = 0;
+  /** Follows the bytes while they are fresh in the processor's cache. */
+  #hash: InPlaceHash | undefined;
   #checksum: Uint8Array | undefined;
   #error: unknown;
   #waiters = new Set<() => void>();
@@ -66,6 +70,11 @@ export class Fill {
     return this.#filledBytes;
   }
 
+  /** While its bytes are in memory: the buffer that they are in. */
+  get buffer(): Uint8Array | undefined {
+    return this.#buffer;
+  }
+
   /** Known from `verified` on. */
   get checksum(): Uint8Array | undefined {
     return this.#checksum;
@@ -84,19 +93,28 @@ export class Fill {
   begin(buffer: Uint8Array): void {
     this.#buffer = buffer;
     this.#filledBytes = 0;
+    this.#hash = canHashInPlace(buffer) ? new InPlaceHash(buffer) : undefined;
   }
 
   /** Bytes before a failed attempt count again or not: from here on. */
   rewind(filledBytes: number): void {
+    if (filledBytes < this.#filledBytes) this.#hash?.reset();
     this.#filledBytes = filledBytes;
   }
 
-  /** The next bytes, copied. Returns false when they do not fit: the source gave more than the block has. */
+  /** Where the next bytes belong: a source may put them there itself before it hands them to `append`. */
+  room(): Uint8Array | undefined {
+    return this.#buffer?.subarray(this.#filledBytes, this.length);
+  }
+
+  /** The next bytes, copied unless they lie in their place. Returns false when they do not fit: the source gave more than the block has. */
   append(chunk: Uint8Array): boolean {
     const buffer = this.#buffer;
     if (buffer === undefined || this.#filledBytes + chunk.length > this.length) return false;
-    buffer.set(chunk, this.#filledBytes);
+    const isInPlace = chunk.buffer === buffer.buffer && chunk.byteOffset === buffer.byteOffset + this.#filledBytes;
+    if (!isInPlace) buffer.set(chunk, this.#filledBytes);
     this.#filledBytes += chunk.length;
+    this.#hash?.update(this.#filledBytes);
     this.#wake();
     return true;
   }
@@ -104,6 +122,11 @@ export class Fill {
   /** The whole block has been put into the buffer. */
   setFilled(): void {
     this.#filledBytes = this.length;
+  }
+
+  /** xxh64 of all bytes so far. */
+  digest(): Uint8Array {
+    return this.#hash?.digest(this.#filledBytes) ?? xxh64(this.bytes() ?? new Uint8Array(0));
   }
 
   /** All bytes so far, not a copy: only for this turn. */

@@ -72,6 +72,7 @@ async function readOnce(fill: Fill, dependencies: OriginDependencies, signal: Ab
   const { clock, limits, underStore, onBytes } = dependencies;
   const { descriptor } = fill.file;
   const store = await underStore(descriptor.mountId);
+  const room = fill.room();
   const attempt = new AbortController();
   const onAbort = (): void => attempt.abort(signal.reason);
   signal.addEventListener("abort", onAbort, { once: true });
@@ -90,6 +91,7 @@ async function readOnce(fill: Fill, dependencies: OriginDependencies, signal: Ab
       length: fill.length - fill.filledBytes,
       etag: descriptor.etag,
       signal: attempt.signal,
+      ...(room === undefined ? {} : { into: room }),
       onChunk: (chunk) => {
         // A store that ignores its signal must not write into a buffer that has another owner by now.
         if (attempt.signal.aborted) throw attempt.signal.reason;

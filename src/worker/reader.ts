@@ -12,7 +12,9 @@ import type { BlockCache } from "./block-cache.ts";
 import type { CachedFile } from "./cached-file.ts";
 import type { Fetcher } from "./fetcher.ts";
 import type { FileDigests } from "./file-digest.ts";
+import type { FillBuffers, Loan } from "./fill-buffers.ts";
 import { readerUrgency } from "./slots.ts";
+import { untilAborted } from "./until-aborted.ts";
 
 export type ReaderLimits = {
   /** Bytes fetched ahead of each reader. */
@@ -59,6 +61,8 @@ export type ReaderDependencies = {
   readonly cache: BlockCache;
   readonly fetcher: Fetcher;
   readonly digests: FileDigests;
+  /** Of the blocks that are in memory: readers are sent some of them without a copy. */
+  readonly buffers: FillBuffers;
   /** For the pieces of all readers; bounds their memory together with the small private ones. */
   readonly pool: BufferPool;
   readonly limits: ReaderLimits;
@@ -110,7 +114,7 @@ export class Reader {
     sink: ByteSink,
     onSent: (at: number) => void,
   ): Promise<void> {
-    const { fetcher, digests, pool, limits, onRead } = this.#deps;
+    const { fetcher, digests, limits, onRead } = this.#deps;
     const { blockSizeBytes } = file.descriptor;
     const end = position + length;
     const writes = new Set<Promise<void>>();
@@ -140,30 +144,19 @@ export class Reader {
           }
         }
         while (writes.size >= limits.piecesMax) await Promise.race(writes);
-        const pooled = pool.tryTake();
-        const buffer = pooled ?? Buffer.allocUnsafe(privatePieceBytes);
-        const piece = buffer.subarray(0, Math.min(buffer.length, blockEnd - at));
         const hit = fetcher.isReady(file, block);
-        try {
-          await fetcher.readPiece(file, block, at - block * blockSizeBytes, piece, {
-            urgency: readerUrgency,
-            ...(signal === undefined ? {} : { signal }),
-          });
-        } catch (error) {
-          if (pooled !== undefined) pool.give(pooled);
-          throw error;
-        }
-        at += piece.length;
+        const piece = await this.#take(file, block, at, blockEnd, signal);
+        at += piece.bytes.length;
         onSent(at);
-        onRead(file, piece.length, hit);
+        onRead(file, piece.bytes.length, hit);
         const write = sink
-          .write(piece)
+          .write(piece.bytes)
           .catch((error: unknown) => {
             failure ??= { error };
           })
           .finally(() => {
             writes.delete(write);
-            if (pooled !== undefined) pool.give(pooled);
+            piece.giveBack();
           });
         writes.add(write);
       }
@@ -171,6 +164,36 @@ export class Reader {
       await Promise.all(writes);
     }
     if (failure !== undefined) throw (failure as { readonly error: unknown }).error;
+  }
+
+  /** The next checked bytes from `at` on, at most up to `blockEnd`: where they lie in memory if they may be lent, else copied out of there or off the disk. */
+  async #take(
+    file: CachedFile,
+    block: BlockIndex,
+    at: number,
+    blockEnd: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Loan> {
+    const { fetcher, buffers, pool } = this.#deps;
+    const options = { urgency: readerUrgency, ...(signal === undefined ? {} : { signal }) };
+    const offset = at - block * file.descriptor.blockSizeBytes;
+    if (!fetcher.isReady(file, block)) await untilAborted(fetcher.start(file, block, options).verified, signal);
+    const fill = fetcher.current(file, block);
+    const loan = fill?.isReadable ? buffers.lend(fill, offset, Math.min(pool.bufferBytes, blockEnd - at)) : undefined;
+    if (loan !== undefined) return loan;
+    const pooled = pool.tryTake();
+    const buffer = pooled ?? Buffer.allocUnsafe(privatePieceBytes);
+    const giveBack = (): void => {
+      if (pooled !== undefined) pool.give(pooled);
+    };
+    try {
+      const bytes = buffer.subarray(0, Math.min(buffer.length, blockEnd - at));
+      await fetcher.readPiece(file, block, offset, bytes, options);
+      return { bytes, giveBack };
+    } catch (error) {
+      giveBack();
+      throw error;
+    }
   }
 
   /** How many bytes from `at` on, at most up to `end`, are on the disk and checked, and no longer in memory. */

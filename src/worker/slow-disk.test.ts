@@ -1,37 +1,35 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Disk, DiskFile, OpenMode, OpenOptions } from "../io/disk.ts";
+import type { DiskFile, OpenMode, OpenOptions } from "../io/disk.ts";
 import { FaultyDisk } from "../io/faulty-disk.ts";
 import { NodeDisk } from "../io/node-disk.ts";
 import { testBlockBytes, testLimits, withCluster } from "./cluster.test-support.ts";
 
 /** A disk whose direct writes wait for `until`. */
-function slowDirectDisk(disk: Disk, until: Promise<void>): Disk {
-  const open = async (path: string, mode: OpenMode, options?: OpenOptions): Promise<DiskFile> => {
-    const file = await disk.open(path, mode, options);
+class SlowDirectDisk extends NodeDisk {
+  readonly #until: Promise<void>;
+
+  constructor(until: Promise<void>) {
+    super();
+    this.#until = until;
+  }
+
+  override async open(path: string, mode: OpenMode, options?: OpenOptions): Promise<DiskFile> {
+    const file = await super.open(path, mode, options);
     if (options?.direct !== true) return file;
-    return {
-      path,
-      read: (buffer, position) => file.read(buffer, position),
-      write: async (buffer, position) => {
-        await until;
-        await file.write(buffer, position);
-      },
-      readSync: (buffer, position) => file.readSync(buffer, position),
-      writeSync: (buffer, position) => file.writeSync(buffer, position),
-      datasync: () => file.datasync(),
-      truncate: (sizeBytes) => file.truncate(sizeBytes),
-      stat: () => file.stat(),
-      close: () => file.close(),
+    const write = file.write.bind(file);
+    file.write = async (buffer, position) => {
+      await this.#until;
+      await write(buffer, position);
     };
-  };
-  return Object.create(disk, { open: { value: open } }) as Disk;
+    return file;
+  }
 }
 
 test("when direct writes do not keep up, the page cache takes the rest, and readers go on", async () => {
   await withCluster(async (cluster) => {
     const gate = Promise.withResolvers<void>();
-    const worker = await cluster.addWorker("w1", { disk: slowDirectDisk(new NodeDisk(), gate.promise) });
+    const worker = await cluster.addWorker("w1", { disk: new SlowDirectDisk(gate.promise) });
     await cluster.until("attached", () => worker.members.version > 0);
     const blocks = 40;
     const { file, bytes } = cluster.addFile(blocks * testBlockBytes);

@@ -135,6 +135,7 @@ export class Worker {
         limits.fetcher.peerReadsMax +
         limits.fetcher.diskReadsMax +
         limits.warmBlocksMax,
+      lentMax: limits.warmBlocksMax,
     });
     this.fetcher = new Fetcher({
       clock,
@@ -181,6 +182,7 @@ export class Worker {
       cache,
       fetcher: this.fetcher,
       digests: this.#digests,
+      buffers,
       pool,
       limits: limits.reader,
       onRead: (_file, bytes, hit) => this.#metrics.readBytes(bytes, hit),
