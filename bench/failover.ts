@@ -10,14 +10,12 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { runInNamespaces, whyNoNamespaces } from "../src/testing/network-namespaces.ts";
-import { startAlluxio } from "./lib/alluxio.ts";
 import { type Benchmark, type BenchmarkContext, bySize, median, round } from "./lib/benchmark.ts";
-import { startEtcd, tunedTimings } from "./lib/etcd.ts";
 import { type Blow, HeadpondMasters } from "./lib/headpond-masters.ts";
-import type { FailoverResult, Peer } from "./lib/peer.ts";
+import type { FailoverResult } from "./lib/peer.ts";
+import { isAlluxio, withEachPeer } from "./lib/peers.ts";
 import { withDirectory } from "./lib/processes.ts";
 import type { StaleReads } from "./lib/stale-reads.ts";
-import { startZooKeeper } from "./lib/zookeeper.ts";
 
 export const failover: Benchmark = {
   name: "failover",
@@ -64,31 +62,14 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
 
 /** The median of each system that could be had. */
 async function killPeers(context: BenchmarkContext, directory: string, rounds: number): Promise<Map<string, number>> {
-  const { size, note } = context;
   const medians = new Map<string, number>();
-  const starts: (readonly [name: string, start: () => Promise<Peer | undefined>, rounds: number])[] = [
-    ["etcd", () => startEtcd(directory, 3), rounds],
-    ["etcd-tuned", () => startEtcd(directory, 3, tunedTimings), rounds],
-    ["zookeeper", () => startZooKeeper(directory), rounds],
-  ];
-  // A round takes it half a minute.
-  if (size === "full") starts.push(["alluxio-raft", () => startAlluxio(directory, note), 3]);
-  else note("alluxio-raft is measured in full runs only");
-  for (const [name, start, count] of starts) {
-    note(`${name}: starting`);
-    const peer = await start();
-    if (peer === undefined) {
-      note(`${name} skipped: it is not installed`);
-      continue;
-    }
-    try {
-      const results = await repeated(count, () => peer.failover(), note, `${name} killed`);
-      medians.set(peer.system, median(results.map(({ ms }) => ms)));
-      emitRounds(context, peer.system, "kill", results, peer.conditions, new Map());
-    } finally {
-      await peer.close();
-    }
-  }
+  await withEachPeer(context, directory, ["etcd", "etcd-tuned", "zookeeper", "alluxio-raft"], async (peer, name) => {
+    // A round takes Alluxio half a minute.
+    const count = isAlluxio(name) ? 3 : rounds;
+    const results = await repeated(count, () => peer.failover(), context.note, `${name} killed`);
+    medians.set(peer.system, median(results.map(({ ms }) => ms)));
+    emitRounds(context, peer.system, "kill", results, peer.conditions, new Map());
+  });
   return medians;
 }
 

@@ -7,13 +7,11 @@
  * node, Alluxio makes a directory (one request, one flush), because a file takes it two.
  */
 
-import { startAlluxio } from "./lib/alluxio.ts";
 import { type Benchmark, type BenchmarkContext, bySize, median, type Result, round } from "./lib/benchmark.ts";
-import { startEtcd } from "./lib/etcd.ts";
 import { HeadpondMasters } from "./lib/headpond-masters.ts";
 import type { LoadResult, Peer } from "./lib/peer.ts";
+import { isAlluxio, withEachPeer } from "./lib/peers.ts";
 import { withDirectory } from "./lib/processes.ts";
-import { startZooKeeper } from "./lib/zookeeper.ts";
 
 const outstanding = 256;
 
@@ -32,28 +30,11 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
   const runs = bySize(size, { full: 3, quick: 1, smoke: 1 });
 
   const peers = new Map<string, Figures>();
-  const starts: (readonly [name: string, start: () => Promise<Peer | undefined>, warmSeconds: number])[] = [
-    ["etcd", () => startEtcd(directory, 3), warmSeconds],
-    ["zookeeper", () => startZooKeeper(directory), warmSeconds],
-  ];
-  // It takes most of a minute to start and to warm up.
-  if (size === "full") starts.push(["alluxio-raft", () => startAlluxio(directory, note), 40]);
-  else note("alluxio-raft is measured in full runs only");
-  for (const [name, start, warm] of starts) {
-    note(`${name}: starting`);
-    const peer = await start();
-    if (peer === undefined) {
-      note(`${name} skipped: it is not installed`);
-      continue;
-    }
-    try {
-      const figures = await measurePeer(peer, { warmSeconds: warm, seconds, runs });
-      peers.set(peer.system, figures);
-      emitFigures(emit, peer, figures, runs);
-    } finally {
-      await peer.close();
-    }
-  }
+  await withEachPeer(context, directory, ["etcd", "zookeeper", "alluxio-raft"], async (peer, name) => {
+    const figures = await measurePeer(peer, { warmSeconds: isAlluxio(name) ? 40 : warmSeconds, seconds, runs });
+    peers.set(peer.system, figures);
+    emitFigures(emit, peer, figures, runs);
+  });
   note("headpond-raft: starting");
   const masters = await HeadpondMasters.start({ directory });
   try {

@@ -1,6 +1,6 @@
 /**
- * Alluxio 2.9.6 as a peer: three masters with the embedded (Raft) journal on loopback, defaults otherwise, asked by its own Java
- * client (`alluxio/Driver.java`). Its jars come from Maven Central into `.cache/` the first time; without Maven, a JDK or the
+ * Alluxio 2.9.6 as a peer: three masters with the embedded (Raft) journal, or with the one in a shared directory and a ZooKeeper server, on
+ * loopback, defaults otherwise, asked by its own Java client (`alluxio/Driver.java`). Its jars come from Maven Central into `.cache/` the first time; without Maven, a JDK or the
  * network it is left out, and said so. A write is one mkdir: one request and one flush of the journal.
  */
 
@@ -37,35 +37,49 @@ const javaOptions = [
   ...["-cp", `${join(library, "classes")}:${join(library, "jars")}/*`],
 ];
 
+export type AlluxioJournal = "raft" | "zookeeper";
+
 /** Undefined where it cannot be had; `note` then says why. */
-export async function startAlluxio(directory: string, note: (text: string) => void): Promise<Alluxio | undefined> {
+export async function startAlluxio(
+  directory: string,
+  note: (text: string) => void,
+  journalKind: AlluxioJournal = "raft",
+): Promise<Alluxio | undefined> {
   const missing = await prepareLibrary(note);
   if (missing !== undefined) {
-    note(`alluxio-raft skipped: ${missing}`);
+    note(`alluxio-${journalKind} skipped: ${missing}`);
     return undefined;
   }
-  const home = join(directory, "alluxio");
+  const home = join(directory, `alluxio-${journalKind}`);
   await mkdir(join(home, "store"), { recursive: true });
   const ports = await freePorts(9);
   const portsOf = (i: number): number[] => ports.slice(i * 3, i * 3 + 3);
   const addresses = (k: number): string => [0, 1, 2].map((i) => `127.0.0.1:${portsOf(i)[k]}`).join(",");
-  const client = property("master.rpc.addresses", addresses(0));
+  const zookeeper = journalKind === "zookeeper" ? await startOwnZooKeeper(home) : undefined;
+  const client =
+    zookeeper === undefined
+      ? [property("master.rpc.addresses", addresses(0))]
+      : [property("zookeeper.enabled", "true"), property("zookeeper.address", `127.0.0.1:${zookeeper.port}`)];
   const masters: Master[] = [];
   for (const i of [0, 1, 2]) {
     const [rpc, web, journal] = portsOf(i);
     const place = join(home, `m${i}`);
     await mkdir(place, { recursive: true });
     const options = [
-      client,
+      ...client,
       ...["master.hostname", "master.bind.host", "master.web.hostname", "master.web.bind.host"].map((name) =>
         property(name, "127.0.0.1"),
       ),
       property("master.rpc.port", rpc),
       property("master.web.port", web),
-      property("master.embedded.journal.port", journal),
-      property("master.embedded.journal.addresses", addresses(2)),
-      property("master.journal.type", "EMBEDDED"),
-      property("master.journal.folder", join(place, "journal")),
+      ...(zookeeper === undefined
+        ? [
+            property("master.embedded.journal.port", journal),
+            property("master.embedded.journal.addresses", addresses(2)),
+            property("master.journal.type", "EMBEDDED"),
+            property("master.journal.folder", join(place, "journal")),
+          ]
+        : [property("master.journal.type", "UFS"), property("master.journal.folder", join(home, "journal"))]),
       property("master.metastore.dir", join(place, "metastore")),
       property("master.metastore", "HEAP"),
       property("master.mount.table.root.ufs", join(home, "store")),
@@ -77,12 +91,14 @@ export async function startAlluxio(directory: string, note: (text: string) => vo
     ];
     masters.push({ options, rpc: rpc as number, process: undefined });
   }
+  // The one in a shared directory is formatted once.
   for (const [i, master] of masters.entries()) {
+    if (zookeeper !== undefined && i > 0) break;
     const format = java(`format ${i}`, ["-Xmx512m", ...master.options], "alluxio.cli.Format", ["master"]);
     const [code] = (await once(format.child, "exit")) as [number];
     if (code !== 0) throw new Error(`Alluxio's format ended with ${code}: ${format.log}`);
   }
-  const alluxio = new Alluxio(masters, [client]);
+  const alluxio = new Alluxio(masters, client, zookeeper?.process);
   try {
     await alluxio.start();
   } catch (error) {
@@ -99,13 +115,20 @@ type Master = {
 };
 
 export class Alluxio implements Peer {
-  readonly system = "alluxio-raft";
-  readonly conditions =
-    `Alluxio ${release}, 3 masters with the embedded journal on loopback, -Xmx2g, defaults, mkdir by its Java client`;
+  readonly system: "alluxio-raft" | "alluxio-zookeeper";
+  readonly conditions: string;
+  readonly #zookeeper: ServerProcess | undefined;
   readonly #masters: readonly Master[];
   readonly #driver: Driver;
 
-  constructor(masters: readonly Master[], clientOptions: readonly string[]) {
+  constructor(masters: readonly Master[], clientOptions: readonly string[], zookeeper: ServerProcess | undefined) {
+    this.system = zookeeper === undefined ? "alluxio-raft" : "alluxio-zookeeper";
+    const journal =
+      zookeeper === undefined
+        ? "the embedded journal"
+        : "the journal in a directory, which it never fsyncs, and one ZooKeeper server";
+    this.conditions = `Alluxio ${release}, 3 masters with ${journal} on loopback, -Xmx2g, defaults, mkdir by its Java client`;
+    this.#zookeeper = zookeeper;
     this.#masters = masters;
     this.#driver = new Driver(clientOptions);
   }
@@ -156,13 +179,12 @@ export class Alluxio implements Peer {
 
   async close(): Promise<void> {
     await this.#driver.close();
-    const processes = this.#masters.flatMap(({ process }) => (process === undefined ? [] : [process]));
+    const processes = this.#processes();
     await Promise.all(processes.map((process) => process.stop("SIGKILL")));
   }
 
   async #load(operation: string, outstanding: number, seconds: number): Promise<LoadResult> {
-    const servers = (): number =>
-      this.#masters.reduce((sum, { process }) => sum + (process === undefined ? 0 : cpuSeconds(process)), 0);
+    const servers = (): number => this.#processes().reduce((sum, process) => sum + cpuSeconds(process), 0);
     const began = servers();
     const answer = await this.#driver.ask(`load ${operation} ${outstanding} ${seconds * 1000}`);
     const [count = 0, medianUs = 0, p99Us = 0, cpuUs = 0] = answer.split(" ").map(Number);
@@ -174,6 +196,11 @@ export class Alluxio implements Peer {
       serversCpuUs: ((servers() - began) / count) * 1e6,
       clientCpuUs: cpuUs / count,
     };
+  }
+
+  #processes(): ServerProcess[] {
+    const all = [...this.#masters.map(({ process }) => process), this.#zookeeper];
+    return all.flatMap((process) => (process === undefined ? [] : [process]));
   }
 
   async #leader(): Promise<Master> {
@@ -244,6 +271,17 @@ function java(name: string, options: readonly string[], main: string, args: read
   const process = new ServerProcess(name, "java", [...javaOptions, ...options, main, ...args]);
   process.stdout.resume();
   return process;
+}
+
+/** The server that Alluxio itself depends on, alone, as its documentation starts it. */
+async function startOwnZooKeeper(home: string): Promise<{ readonly port: number; readonly process: ServerProcess }> {
+  const [port] = await freePorts(1);
+  const data = join(home, "zookeeper");
+  await mkdir(data, { recursive: true });
+  const lines = ["tickTime=2000", `dataDir=${data}`, `clientPort=${port}`, "clientPortAddress=127.0.0.1"];
+  await writeFile(join(data, "zoo.cfg"), `${[...lines, "maxClientCnxns=0", "admin.enableServer=false"].join("\n")}\n`);
+  const main = "org.apache.zookeeper.server.ZooKeeperServerMain";
+  return { port: port as number, process: java("zookeeper of alluxio", ["-Xmx512m"], main, [join(data, "zoo.cfg")]) };
 }
 
 /** Fetches the jars and compiles the driver unless that was done before. Why it cannot be done, if so. */

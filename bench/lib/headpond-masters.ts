@@ -1,4 +1,4 @@
-/** Our own masters as the others are measured: several processes on loopback with the Raft journal, asked through the SDK. */
+/** Our own masters as the others are measured: several processes on loopback, with either journal, asked through the SDK. */
 
 import { connect, type HeadpondClient } from "../../src/client/client.ts";
 import { MasterGroup, type MasterGroupOptions, type MasterNode } from "../../src/testing/master-group.ts";
@@ -29,12 +29,15 @@ export type Blow = {
 export type CpuShares = { readonly leaderUs: number; readonly followerUs: number };
 
 export class HeadpondMasters {
-  readonly system = "headpond-raft";
+  /** `headpond-raft`, `headpond-zookeeper-directory`, `headpond-zookeeper-s3`. */
+  readonly system: string;
   readonly group: MasterGroup;
   readonly client: HeadpondClient;
   #counter = 0;
 
-  private constructor(group: MasterGroup) {
+  private constructor(group: MasterGroup, store: string | undefined) {
+    const kind = store?.startsWith("s3:") === true ? "zookeeper-s3" : "zookeeper-directory";
+    this.system = `headpond-${store === undefined ? "raft" : kind}`;
     this.group = group;
     this.client = connect({ masters: group.addresses });
   }
@@ -44,7 +47,7 @@ export class HeadpondMasters {
     const group = new MasterGroup(options);
     try {
       await group.found(count);
-      const masters = new HeadpondMasters(group);
+      const masters = new HeadpondMasters(group, options.zookeeper?.store);
       await masters.prepare();
       return masters;
     } catch (error) {
@@ -61,7 +64,14 @@ export class HeadpondMasters {
   }
 
   get conditions(): string {
-    return `${this.group.nodes.length} masters on loopback, durable on a majority, one connection, parents at random among ${directories} directories`;
+    const durable = {
+      "headpond-raft": "durable on a majority",
+      "headpond-zookeeper-directory":
+        "durable in one directory on a local disk, three ZooKeeper servers (tickTime 500) beside them",
+      "headpond-zookeeper-s3":
+        "stored by versitygw on loopback (posix backend, which does not fsync), three ZooKeeper servers (tickTime 500) beside them",
+    }[this.system];
+    return `${this.group.nodes.length} masters on loopback, ${durable}, one connection, parents at random among ${directories} directories`;
   }
 
   create(client: HeadpondClient = this.client): Promise<unknown> {
@@ -165,15 +175,16 @@ export class HeadpondMasters {
     return measureFailover({ write: () => this.create(), ...usualFailoverLoad }, strike, prepare);
   }
 
-  /** Resolves when all masters that run know the same. */
+  /** Resolves when all masters that run know as much as who leads did at the call. */
   async level(): Promise<void> {
     const endMs = performance.now() + levelTimeoutMs;
+    const leader = await this.group.leader();
+    const wanted = await appliedBy(leader);
     for (;;) {
-      const leader = await this.group.leader();
-      const rows = (await leader.status())?.masters ?? [];
-      const behind = rows.filter(({ lagEntries }) => lagEntries === undefined || lagEntries > 0);
-      if (rows.length === this.group.nodes.length && behind.length === 0) return;
-      if (performance.now() > endMs) throw new Error(`masters are not level: ${JSON.stringify(rows)}`);
+      const running = this.group.nodes.filter((node) => node.isRunning);
+      const applied = await Promise.all(running.map(appliedBy));
+      if (wanted !== undefined && applied.every((index) => index !== undefined && index >= wanted)) return;
+      if (performance.now() > endMs) throw new Error(`masters are not level: ${applied.join(", ")}, not ${wanted}`);
       await pause(50);
     }
   }
@@ -190,6 +201,11 @@ export class HeadpondMasters {
   #processes() {
     return this.group.nodes.flatMap(({ role }) => (role === undefined || role.process.hasExited ? [] : [role.process]));
   }
+}
+
+/** How far a master's own state is, as it says itself. */
+export async function appliedBy(node: MasterNode): Promise<number | undefined> {
+  return (await node.status())?.masters.find(({ id }) => id === node.id)?.appliedIndex;
 }
 
 function pause(ms: number): Promise<void> {
