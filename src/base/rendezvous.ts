@@ -15,7 +15,7 @@ export function ownerOrder(file: FileVersionId, block: BlockIndex, workers: read
 }
 
 /** FNV-1a over UTF-16 units, then the finaliser of murmur3: cheap, and good enough to spread. */
-function hashText(text: string, seed: number): number {
+export function hashText(text: string, seed: number): number {
   let hash = (0x811c9dc5 ^ seed) >>> 0;
   for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
   hash ^= hash >>> 16;

@@ -14,6 +14,7 @@ import type { Address, Listener } from "../io/network.ts";
 import { listenShared } from "../io/shared-port.ts";
 import { type Handlers, RpcServer } from "../rpc/server.ts";
 import { type WorkerMethods, workerService } from "../rpc/worker-service.ts";
+import type { Claims } from "./claims.ts";
 import type { FileRoutes } from "./file-routes.ts";
 import type { ObjectRoutes } from "./object-routes.ts";
 import type { PeerRoutes } from "./peer-routes.ts";
@@ -26,6 +27,7 @@ export type DataServerOptions = {
   readonly files: FileRoutes;
   readonly peers: PeerRoutes;
   readonly objects: ObjectRoutes;
+  readonly claims: Pick<Claims, "serve">;
   readonly rpc: Handlers<WorkerMethods>;
   readonly connectionsMax: number;
   readonly httpLimits?: Partial<HttpLimits>;
@@ -76,7 +78,7 @@ export class DataServer {
   }
 
   async #serve(request: HttpRequest, response: HttpResponse): Promise<void> {
-    const { files, peers, objects } = this.#options;
+    const { files, peers, objects, claims } = this.#options;
     const { method } = request;
     const [empty, version, kind, first, second, ...rest] = request.path.split("/");
     const isRead = method === "GET" || method === "HEAD";
@@ -89,6 +91,9 @@ export class DataServer {
       }
       if (kind === "holdings" && method === "GET" && first !== undefined && second === undefined) {
         return peers.serveHoldings(response, first);
+      }
+      if (kind === "claims" && method === "POST" && first !== undefined && second === undefined) {
+        return claims.serve(request, response, first);
       }
       if (kind === "objects" && method === "PUT" && first !== undefined && second === undefined) {
         return objects.serve(request, response, first);

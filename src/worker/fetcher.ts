@@ -2,36 +2,32 @@
  * Brings missing blocks in: one fetch of a block at a time, however many ask. The owner of a block within its egress
  * domain is the first live worker of its rendezvous order; only the owner reads the under store, and before that it asks
  * workers that hold the block already. Everybody else takes it from the owner while it arrives; an owner that is dead is
- * passed over for the next. Nothing counts before its checksum matches.
- *
- * Leaves out: claims and swarm, i.e. moving blocks between owners under load.
+ * passed over for the next. While a file is loaded by several workers, claims take the place of owners (`claimed-fetch.ts`). Nothing counts
+ * before its checksum matches.
  */
 
 import { HeadpondError, isHeadpondError, toHeadpondError } from "../base/errors.ts";
-import type { BlockIndex, MountId, WorkerId } from "../base/ids.ts";
+import type { BlockIndex, WorkerId } from "../base/ids.ts";
 import type { Clock } from "../io/clock.ts";
-import { xxh64 } from "../io/hash.ts";
 import type { Logger } from "../io/logger.ts";
-import { type CachedFile, equalBytes } from "./cached-file.ts";
+import { BlockSources, type SourceEvents, type SourceLimits } from "./block-sources.ts";
+import type { CachedFile } from "./cached-file.ts";
+import type { ClaimSession } from "./claim-session.ts";
+import { fetchClaimed } from "./claimed-fetch.ts";
 import { Fill } from "./fill.ts";
 import { type FillBuffers, warmKey } from "./fill-buffers.ts";
 import type { Holders } from "./holders.ts";
 import type { Members } from "./members.ts";
-import { changedContent, type OriginDependencies, readOrigin } from "./origin-source.ts";
+import { changedContent, type OriginDependencies } from "./origin-source.ts";
 import type { PeerClient } from "./peer-client.ts";
+import type { Reception } from "./reception.ts";
 import { Slots, type Urgency } from "./slots.ts";
 import { chooseSource } from "./source-choice.ts";
 import { untilAborted } from "./until-aborted.ts";
 
-export type FetcherLimits = {
-  /** Blocks read from one under store at once. */
-  readonly originReadsMax: number;
-  /** Blocks taken from peers at once. */
-  readonly peerReadsMax: number;
+export type FetcherLimits = SourceLimits & {
   /** Blocks read back from the disk at once, to compare them with their checksums. */
   readonly diskReadsMax: number;
-  /** Blocks on their way to the disk past the page cache at once; while the disk has so many, others go through the page cache. */
-  readonly directWritesMax: number;
   /** Sources tried for one block before it counts as not to be had now. */
   readonly sourcesMax: number;
   /** How long a worker waits for a list of workers that a peer has and it has not. */
@@ -53,11 +49,7 @@ export const fetcherLimits: FetcherLimits = {
 /** Times that a reader looks again for a block that came and went before it could copy it. */
 const pieceAttemptsMax = 16;
 
-export type FetcherEvents = {
-  readonly onOriginBlock: (fill: Fill) => void;
-  readonly onPeerBlock: (fill: Fill, worker: WorkerId) => void;
-  /** A peer's bytes did not match its checksum. */
-  readonly onLie: (fill: Fill, worker: WorkerId) => void;
+export type FetcherEvents = SourceEvents & {
   /** The under store no longer has the content. Once a version. */
   readonly onStale: (file: CachedFile) => void;
 };
@@ -86,19 +78,17 @@ export class Fetcher {
   readonly #deps: FetcherDependencies;
   readonly #fills = new Map<string, Fill>();
   readonly #running = new Set<Promise<void>>();
-  /** By mount: an under store that hangs keeps its own slots only. */
-  readonly #originSlots = new Map<MountId, Slots>();
-  readonly #peerSlots: Slots;
+  readonly #closing = new AbortController();
+  readonly #sources: BlockSources;
   readonly #diskSlots: Slots;
   readonly #originOnly = new Set<CachedFile>();
-  #directWrites = 0;
-  #writesBeside = 0;
-  readonly #closing = new AbortController();
+  /** Of the files that are being loaded. */
+  readonly #claims = new Map<CachedFile, ClaimSession>();
 
   constructor(dependencies: FetcherDependencies) {
     this.#deps = dependencies;
     const { limits } = dependencies;
-    this.#peerSlots = new Slots({ name: "peer reads", limit: limits.peerReadsMax });
+    this.#sources = new BlockSources(dependencies, this.#closing.signal);
     this.#diskSlots = new Slots({ name: "disk reads", limit: limits.diskReadsMax });
   }
 
@@ -115,7 +105,7 @@ export class Fetcher {
   /** Blocks of the file that arrive from the under store right now: who asks for one gets it as it comes. */
   arriving(file: CachedFile): BlockIndex[] {
     const fills = [...this.#fills.values()].filter((fill) => fill.file === file);
-    return fills.filter((fill) => fill.asking === undefined && fill.filledBytes > 0).map(({ block }) => block);
+    return fills.filter((fill) => fill.readsOrigin && fill.filledBytes > 0).map(({ block }) => block);
   }
 
   /**
@@ -195,6 +185,29 @@ export class Fetcher {
     file.drop(block);
   }
 
+  /** While a file is loaded, its blocks come by claims. */
+  useClaims(file: CachedFile, session: ClaimSession): void {
+    this.#claims.set(file, session);
+  }
+
+  endClaims(file: CachedFile): void {
+    this.#claims.delete(file);
+  }
+
+  /** A peer asks for a block that `claimant` brings in. False: the file is not being loaded here, or nobody claimed the block. */
+  hearClaim(file: CachedFile, block: BlockIndex, claimant: WorkerId | undefined): boolean {
+    const session = this.#claims.get(file);
+    if (session === undefined || this.#originOnly.has(file)) return false;
+    if (claimant !== undefined) session.view.hear(block, claimant);
+    return true;
+  }
+
+  /** How far the blocks of a file are that are on their way in, and which of them come from the under store. */
+  underWay(file: CachedFile): { readonly block: BlockIndex; readonly bytes: number; readonly fromOrigin: boolean }[] {
+    const fills = [...this.#fills.values()].filter((fill) => fill.file === file && fill.phase === "filling");
+    return fills.map(({ block, filledBytes, readsOrigin }) => ({ block, bytes: filledBytes, fromOrigin: readsOrigin }));
+  }
+
   /** From now on this file comes only from its under store: peers gave bytes that fail the file's digest. */
   distrustPeers(file: CachedFile): void {
     this.#originOnly.add(file);
@@ -244,12 +257,30 @@ export class Fetcher {
   }
 
   async #fromSources(fill: Fill): Promise<void> {
+    const { members, limits, logger, clock } = this.#deps;
+    const session = this.#claims.get(fill.file);
+    // A worker that has just started would take itself for the only one, and fetch what others hold.
+    await members.waitForFirst(limits.firstListWaitMs);
+    await this.#sources.with(fill, (reception) =>
+      session === undefined || this.#originOnly.has(fill.file)
+        ? this.#fromOwner(reception)
+        : fetchClaimed(reception, {
+            session,
+            members,
+            clock,
+            logger,
+            sources: this.#sources,
+            signal: this.#closing.signal,
+          }),
+    );
+  }
+
+  async #fromOwner(reception: Reception): Promise<void> {
     const { members, limits } = this.#deps;
+    const { fill } = reception;
     const { file, block } = fill;
     const failed = new Set<WorkerId>();
     let lastError: unknown;
-    // A worker that has just started would take itself for the only one, and fetch what others hold.
-    await members.waitForFirst(limits.firstListWaitMs);
     for (let tries = 0; tries < limits.sourcesMax; tries++) {
       if (file.isGone) throw file.goneError();
       const avoid = new Set([...failed, ...members.suspected()]);
@@ -260,15 +291,17 @@ export class Fetcher {
         originOnly: this.#originOnly.has(file),
       });
       if (choice.kind === "origin") {
-        if (!this.#originOnly.has(file) && (await this.#fromHolder(fill, failed, !choice.firstOwner))) return;
-        await this.#fromOrigin(fill);
+        if (!this.#originOnly.has(file) && (await this.#fromHolder(reception, failed, !choice.firstOwner))) return;
+        fill.readsOrigin = true;
+        await this.#sources.fromOrigin(reception);
         return;
       }
+      const { worker, skipped } = choice;
       try {
-        await this.#fromPeer(fill, choice.worker, choice.skipped, false);
+        await this.#sources.fromPeer(reception, { worker, skipped, heldOnly: false });
         return;
       } catch (error) {
-        lastError = await this.#afterPeerFailure(fill, choice.worker, failed, error);
+        lastError = await this.#afterPeerFailure(fill, worker, failed, error);
       }
     }
     throw lastError;
@@ -298,12 +331,13 @@ export class Fetcher {
   }
 
   /** Somebody of the domain who has the block already. False: nobody, or none of them gave it. */
-  async #fromHolder(fill: Fill, failed: Set<WorkerId>, urgent: boolean): Promise<boolean> {
+  async #fromHolder(reception: Reception, failed: Set<WorkerId>, urgent: boolean): Promise<boolean> {
     const { holders, members } = this.#deps;
+    const { fill } = reception;
     for (const worker of await holders.find(fill.file, fill.block, urgent)) {
       if (failed.has(worker) || members.isSuspected(worker)) continue;
       try {
-        await this.#fromPeer(fill, worker, [], true);
+        await this.#sources.fromPeer(reception, { worker, skipped: [], heldOnly: true });
         return true;
       } catch (error) {
         if (this.#closing.signal.aborted || fill.phase !== "filling") throw error;
@@ -311,109 +345,6 @@ export class Fetcher {
       }
     }
     return false;
-  }
-
-  async #fromPeer(fill: Fill, worker: WorkerId, skipped: readonly WorkerId[], heldOnly: boolean): Promise<void> {
-    const { members, peers, events, logger } = this.#deps;
-    const address = members.address(worker);
-    if (address === undefined) throw new HeadpondError("unavailable", `worker ${worker} is not in the list`);
-    const stored = await this.#peerSlots.run(
-      () => fill.urgency,
-      this.#closing.signal,
-      () =>
-        this.#received(fill, async () => {
-          fill.asking = worker;
-          try {
-            const claimed = await peers.readBlock(
-              { address, worker, skipped, heldOnly, workersVersion: members.version, by: members.self },
-              fill,
-              this.#closing.signal,
-            );
-            members.trust(worker);
-            const checksum = xxh64(fill.bytes() ?? new Uint8Array(0));
-            if (!equalBytes(checksum, claimed)) {
-              logger.error("a peer gave a block that does not match its checksum: it is taken from elsewhere", {
-                id: fill.file.id,
-                block: fill.block,
-                worker,
-              });
-              events.onLie(fill, worker);
-              throw new HeadpondError("corrupt", `block ${fill.block} of ${fill.file.id} from ${worker} is damaged`);
-            }
-            return checksum;
-          } catch (error) {
-            // A broken stream may be one block's trouble: only who shows no sign of life is passed over by all.
-            const broken = fill.phase === "filling" && isHeadpondError(error, "unavailable", "timeout");
-            if (broken && !(await peers.isAlive(address))) members.suspect(worker);
-            throw error;
-          } finally {
-            fill.asking = undefined;
-          }
-        }),
-    );
-    await stored();
-    events.onPeerBlock(fill, worker);
-  }
-
-  #originSlotsOf({ file }: Fill): Slots {
-    const { mountId } = file.descriptor;
-    let slots = this.#originSlots.get(mountId);
-    if (slots === undefined) {
-      slots = new Slots({ name: `origin reads of mount ${mountId}`, limit: this.#deps.limits.originReadsMax });
-      this.#originSlots.set(mountId, slots);
-    }
-    return slots;
-  }
-
-  async #fromOrigin(fill: Fill): Promise<void> {
-    const stored = await this.#originSlotsOf(fill).run(
-      () => fill.urgency,
-      this.#closing.signal,
-      () =>
-        this.#received(fill, async () => {
-          if (fill.file.isStale) throw changedContent(fill);
-          await readOrigin(fill, this.#deps.origin, this.#closing.signal);
-          return xxh64(fill.bytes() ?? new Uint8Array(0));
-        }),
-    );
-    await stored();
-    this.#deps.events.onOriginBlock(fill);
-  }
-
-  /**
-   * A block from `receive`, which resolves with its checksum, and on its way to the disk. Resolves when the slot may take the next one;
-   * what it resolves with, when the block is stored.
-   */
-  async #received(fill: Fill, receive: () => Promise<Uint8Array>): Promise<() => Promise<void>> {
-    const verified = Promise.withResolvers<void>();
-    const stored = this.#withBuffer(fill, async (buffer) => {
-      const checksum = await receive();
-      verified.resolve();
-      await this.#store(fill, buffer, checksum);
-    });
-    stored.catch(verified.reject);
-    await verified.promise;
-    if (this.#writesBeside < this.#deps.writesBesideMax) {
-      this.#writesBeside++;
-      const given = stored.finally(() => this.#writesBeside--);
-      given.catch(() => {});
-      return () => given;
-    }
-    await stored;
-    return () => stored;
-  }
-
-  /** Past the page cache while the disk keeps up: a tenth of the CPU. Else memory takes it, and the reader's pace is not the disk's. */
-  async #store(fill: Fill, buffer: Buffer, checksum: Uint8Array): Promise<void> {
-    fill.setVerified(checksum);
-    const direct = this.#directWrites < this.#deps.limits.directWritesMax;
-    if (direct) this.#directWrites++;
-    try {
-      await fill.file.commit(fill.block, buffer, checksum, { direct });
-    } finally {
-      if (direct) this.#directWrites--;
-    }
-    fill.setStored();
   }
 
   async #withBuffer(fill: Fill, use: (buffer: Buffer) => Promise<void>): Promise<void> {

@@ -29,6 +29,8 @@ export class Fill {
   readonly after: ReadonlySet<WorkerId>;
   /** Whom the bytes come from now: that worker must not be served from here. */
   asking: WorkerId | undefined;
+  /** It comes, or is about to come, from the under store. */
+  readsOrigin = false;
   /** Resolves when readers may have the bytes; rejects when the block cannot be had. */
   readonly verified: Promise<void>;
   /** Resolves when the block is present in the cache; rejects also when only that failed. */

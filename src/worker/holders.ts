@@ -52,6 +52,11 @@ export class Holders {
     return [...maps].filter(([, map]) => map.has(block)).map(([worker]) => worker);
   }
 
+  /** Workers of the domain that hold any of the file, and what. */
+  all(file: CachedFile): Promise<ReadonlyMap<WorkerId, BlockBitmap>> {
+    return this.#answer(file, false).maps;
+  }
+
   #answer(file: CachedFile, urgent: boolean): Answer {
     const { members, clock } = this.#deps;
     const now = clock.monotonicMs();

@@ -4,6 +4,7 @@
  * be repeated: what is there already is reported again, what runs goes on.
  */
 
+import { BlockBitmap } from "../base/blocks.ts";
 import type { WorkerOrder } from "../base/cluster.ts";
 import { HeadpondError, toHeadpondError } from "../base/errors.ts";
 import type { FileDescriptor } from "../base/file.ts";
@@ -12,6 +13,8 @@ import type { Clock } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
 import type { BlockCache } from "./block-cache.ts";
 import type { CachedFile } from "./cached-file.ts";
+import type { ClaimSession } from "./claim-session.ts";
+import type { Claims } from "./claims.ts";
 import type { Fetcher } from "./fetcher.ts";
 import type { FileDigests } from "./file-digest.ts";
 import { loadUrgency, type Urgency } from "./slots.ts";
@@ -42,6 +45,7 @@ export type FileOutcome = {
 export type LoadRunnerDependencies = {
   readonly cache: BlockCache;
   readonly fetcher: Fetcher;
+  readonly claims: Pick<Claims, "begin" | "end">;
   readonly digests: FileDigests;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -169,31 +173,47 @@ export class LoadRunner {
   }
 
   async #bringIn({ descriptor, urgency, jobId, abort: { signal } }: Task): Promise<void> {
-    const { cache, fetcher, digests, limits } = this.#deps;
+    const { cache, digests } = this.#deps;
     const file = await cache.open(descriptor);
     this.#keep(jobId, file);
     if (descriptor.pinned) file.setPinned(true);
-    const running = new Set<Promise<void>>();
-    let failure: { readonly error: unknown } | undefined;
-    for (let block = 0 as BlockIndex; block < file.blockCount; block++) {
-      if (file.has(block)) continue;
-      while (running.size >= limits.blocksAheadMax) await untilAborted(Promise.race(running), signal);
-      if (failure !== undefined) throw (failure as { readonly error: unknown }).error;
-      const stored = fetcher
-        .start(file, block, { urgency })
-        .stored.catch((error: unknown) => {
-          failure ??= { error };
-        })
-        .finally(() => running.delete(stored));
-      running.add(stored);
+    const claims = await this.#deps.claims.begin(file);
+    try {
+      await this.#bringInBlocks(file, claims, urgency, signal);
+    } finally {
+      if (claims !== undefined) await this.#deps.claims.end(file);
     }
-    await untilAborted(Promise.all(running), signal);
-    if (failure !== undefined) throw (failure as { readonly error: unknown }).error;
     await digests.verify(file, signal);
     await file.flush();
     if (!file.isComplete) {
       throw new HeadpondError("unavailable", `${descriptor.path}: blocks were lost while it was loaded`);
     }
+  }
+
+  /** A bounded number of blocks at a time: of a file that others load, too, in the order in which somebody brings them in. */
+  async #bringInBlocks(
+    file: CachedFile,
+    claims: ClaimSession | undefined,
+    urgency: Urgency,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { fetcher, limits } = this.#deps;
+    const running = new Set<Promise<void>>();
+    const failed = new AbortController();
+    const both = AbortSignal.any([signal, failed.signal]);
+    const blocks = claims === undefined ? allBlocks(file) : claimedBlocks(file, claims, both);
+    for await (const block of blocks) {
+      if (file.has(block)) continue;
+      while (running.size >= limits.blocksAheadMax) await untilAborted(Promise.race(running), both);
+      both.throwIfAborted();
+      const stored = fetcher
+        .start(file, block, { urgency })
+        .stored.catch((error: unknown) => failed.abort(error))
+        .finally(() => running.delete(stored));
+      running.add(stored);
+    }
+    await untilAborted(Promise.all(running), both);
+    both.throwIfAborted();
   }
 
   #keep(jobId: JobId, file: CachedFile): void {
@@ -214,5 +234,24 @@ export class LoadRunner {
     for (const task of this.#waiting.values()) if (task.jobId === jobId) return true;
     for (const task of this.#active.values()) if (task.jobId === jobId) return true;
     return false;
+  }
+}
+
+async function* allBlocks(file: CachedFile): AsyncGenerator<BlockIndex> {
+  for (let block = 0 as BlockIndex; block < file.blockCount; block++) yield block;
+}
+
+/** Every block of the file once, as claims become known. */
+async function* claimedBlocks(file: CachedFile, claims: ClaimSession, signal: AbortSignal): AsyncGenerator<BlockIndex> {
+  const named = new BlockBitmap(file.blockCount);
+  for (let at = 0; ; ) {
+    const { claimed } = claims.view;
+    for (; at < claimed.length; at++) {
+      const block = claimed[at] as BlockIndex;
+      if (named.add(block)) yield block;
+    }
+    for (let block = 0 as BlockIndex; block < file.blockCount; block++) if (file.has(block)) named.add(block);
+    if (named.isFull) return;
+    if (at === claims.view.claimed.length) await claims.changed(signal);
   }
 }

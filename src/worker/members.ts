@@ -77,6 +77,10 @@ export class Members {
     return this.#byId.get(worker)?.data;
   }
 
+  place(worker: WorkerId): Place | undefined {
+    return this.#byId.get(worker)?.place;
+  }
+
   suspect(worker: WorkerId): void {
     this.#suspectedUntilMs.set(worker, this.#clock.monotonicMs() + suspicionMs);
   }

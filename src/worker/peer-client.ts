@@ -4,12 +4,13 @@
  */
 
 import { BlockBitmap } from "../base/blocks.ts";
-import { errorFromDocument, HeadpondError, toHeadpondError } from "../base/errors.ts";
+import { errorFromDocument, HeadpondError, isHeadpondError, toHeadpondError } from "../base/errors.ts";
 import type { WorkerId } from "../base/ids.ts";
 import type { Clock } from "../io/clock.ts";
 import type { HttpClient } from "../io/http-client.ts";
 import type { HttpClientResponse } from "../io/http-client-response.ts";
 import type { CachedFile } from "./cached-file.ts";
+import { type ClaimReply, type ClaimRequest, claimBodyBytesMax, parseClaimReply } from "./claim-wire.ts";
 import type { Fill } from "./fill.ts";
 
 export type PeerLimits = {
@@ -28,6 +29,13 @@ export const peerLimits: PeerLimits = {
   blockTimeoutMs: 120_000,
 };
 
+const unwatched = { heard: (): void => {}, end: (): void => {} };
+/** A timer that is so late tells of this process, not of the peer. */
+const busyMs = 30;
+const probesMax = 4;
+/** A coordinator has so long for its answer; before it counts as dead it is asked for a sign of life. */
+const claimAnswerMs = 1000;
+
 export const checksumHeader = "x-headpond-xxh64";
 export const workersHeader = "x-headpond-workers";
 export const descriptorHeader = "x-headpond-descriptor";
@@ -41,6 +49,12 @@ export type PeerBlockRequest = {
   /** Only if the peer holds it or is just receiving it. */
   readonly heldOnly: boolean;
   readonly workersVersion: number;
+  /** Who claimed the block, if it is part of a load: the peer takes it for right and asks its own neighbour. */
+  readonly claimant?: WorkerId;
+  /** Called when bytes are about to come: room for them is made then, and not while the peer itself waits for them. */
+  readonly onHead?: () => Promise<void>;
+  /** The asker ends the attempt itself when nothing comes. */
+  readonly isWatched?: boolean;
 };
 
 export class PeerClient {
@@ -48,6 +62,7 @@ export class PeerClient {
   readonly #clock: Clock;
   readonly #limits: PeerLimits;
   readonly #onBytes: (bytes: number) => void;
+  readonly #probes = new Map<string, Promise<boolean>>();
 
   constructor(options: {
     readonly http: HttpClient;
@@ -62,12 +77,13 @@ export class PeerClient {
   }
 
   /**
-   * Fills `fill` and returns the checksum that the peer claims; the caller compares. Throws `unavailable` or `timeout` when
+   * Fills `fill` from `fill.filledBytes` on, and returns the checksum of the whole block that the peer claims; the caller compares. Throws `unavailable` or `timeout` when
    * the peer is dead or silent, else what the peer answered, with its list's version in `details.workersVersion`.
    */
   async readBlock(request: PeerBlockRequest, fill: Fill, signal: AbortSignal): Promise<Uint8Array> {
     const attempt = new AbortController();
-    const watch = this.#watch(request, attempt);
+    // A neighbour in a load may itself wait, for long: who asks it watches its bytes.
+    const watch = request.isWatched === true ? unwatched : this.#watch(request, attempt);
     const late = this.#clock.timer(this.#limits.blockTimeoutMs, () =>
       attempt.abort(new HeadpondError("timeout", `${request.worker} took too long over block ${fill.block}`)),
     );
@@ -83,6 +99,12 @@ export class PeerClient {
       });
       watch.heard();
       if (response.status !== 200) throw await refusal(response);
+      try {
+        await request.onHead?.();
+      } catch (error) {
+        response.destroy();
+        throw error;
+      }
       await response.consume((chunk) => {
         watch.heard();
         this.#onBytes(chunk.length);
@@ -119,6 +141,24 @@ export class PeerClient {
     }
   }
 
+  /** Reports to the coordinator of a load. Throws what it answered, `unavailable`, `timeout` or `corrupt`. */
+  async claim(address: string, file: CachedFile, asked: ClaimRequest, signal: AbortSignal): Promise<ClaimReply> {
+    const response = await this.#http.request({
+      method: "POST",
+      url: `http://${address}/v1/claims/${file.id}`,
+      headers: {
+        "content-type": "application/json",
+        [descriptorHeader]: Buffer.from(JSON.stringify(file.descriptor)).toString("base64url"),
+      },
+      body: Buffer.from(JSON.stringify(asked)),
+      signal,
+      connectTimeoutMs: this.#limits.connectTimeoutMs,
+      idleTimeoutMs: asked.waitMs + claimAnswerMs,
+    });
+    if (response.status !== 200) throw await refusal(response);
+    return parseClaimReply(JSON.parse(await response.text(claimBodyBytesMax)), file.blockCount);
+  }
+
   /** Asks for a sign of life whenever nothing was heard for a while; aborts the attempt when none comes. */
   #watch(request: PeerBlockRequest, attempt: AbortController): { heard(): void; end(): void } {
     let ended = false;
@@ -142,27 +182,45 @@ export class PeerClient {
     };
   }
 
-  /** Whether it answers at all, soon. */
-  async isAlive(address: string): Promise<boolean> {
-    try {
-      const response = await this.#http.request({
-        method: "HEAD",
-        url: `http://${address}/v1/alive`,
-        connectTimeoutMs: this.#limits.probeTimeoutMs,
-        idleTimeoutMs: this.#limits.probeTimeoutMs,
-      });
-      await response.bytes(4096);
-      return true;
-    } catch {
-      return false;
+  /** Whether it answers at all, soon. Those who ask at the same time share the answer. */
+  isAlive(address: string): Promise<boolean> {
+    const asking = this.#probes.get(address);
+    if (asking !== undefined) return asking;
+    const probe = this.#probe(address).finally(() => this.#probes.delete(address));
+    this.#probes.set(address, probe);
+    return probe;
+  }
+
+  async #probe(address: string): Promise<boolean> {
+    const { probeTimeoutMs } = this.#limits;
+    for (let attempt = 1; ; attempt++) {
+      const startedMs = this.#clock.monotonicMs();
+      try {
+        const response = await this.#http.request({
+          method: "HEAD",
+          url: `http://${address}/v1/alive`,
+          connectTimeoutMs: probeTimeoutMs,
+          idleTimeoutMs: probeTimeoutMs,
+        });
+        await response.bytes(4096);
+        return true;
+      } catch (error) {
+        // A refused connection is an answer. A timeout that fires late says that this process had no turn: the answer may lie in the socket.
+        const tookMs = this.#clock.monotonicMs() - startedMs;
+        const wasBusy = isHeadpondError(error, "timeout") && tookMs > probeTimeoutMs + busyMs;
+        if (!wasBusy || attempt >= probesMax) return false;
+      }
     }
   }
 }
 
-function blockUrl({ address, by, skipped, heldOnly, workersVersion }: PeerBlockRequest, fill: Fill): string {
+function blockUrl(request: PeerBlockRequest, fill: Fill): string {
+  const { address, by, skipped, heldOnly, workersVersion, claimant } = request;
   const query = new URLSearchParams({ workers: String(workersVersion), by, urgency: String(fill.urgency) });
   if (skipped.length > 0) query.set("after", skipped.join(","));
   if (heldOnly) query.set("held", "1");
+  if (claimant !== undefined) query.set("claimant", claimant);
+  if (fill.filledBytes > 0) query.set("from", String(fill.filledBytes));
   return `http://${address}/v1/blocks/${fill.file.id}/${fill.block}?${query}`;
 }
 

@@ -46,6 +46,10 @@ type BlockRequest = {
   readonly heldOnly: boolean;
   readonly workersVersion: number;
   readonly urgency: Urgency;
+  /** The asker has the bytes before. */
+  readonly from: number;
+  /** Whose claim the block is, as the asker knows. */
+  readonly claimant: WorkerId | undefined;
 };
 
 export class PeerRoutes {
@@ -100,6 +104,9 @@ export class PeerRoutes {
     }
     file.acquire();
     try {
+      if (question.from >= file.blockLength(block)) {
+        throw new HeadpondError("invalid", `block ${block} of ${id} has no bytes from ${question.from} on`);
+      }
       if (fetcher.isReady(file, block) || file.has(block)) {
         if (await this.#sendHeld(request, response, file, question)) return;
       }
@@ -107,11 +114,16 @@ export class PeerRoutes {
       if (running !== undefined && running.phase !== "failed") {
         // Two lists may name each other the owner: nobody waits for himself.
         if (running.asking !== undefined && running.asking === question.by) throw notOwner(idText, block);
-        return await this.#sendGrowing(request, response, running);
+        return await this.#sendGrowing(request, response, running, question.from);
       }
       if (question.heldOnly) throw notHeld(idText, block);
-      await this.#checkOwnership(file, question);
-      await this.#sendGrowing(request, response, fetcher.start(file, block, { urgency: question.urgency }));
+      if (!fetcher.hearClaim(file, block, question.claimant)) await this.#checkOwnership(file, question);
+      await this.#sendGrowing(
+        request,
+        response,
+        fetcher.start(file, block, { urgency: question.urgency }),
+        question.from,
+      );
     } finally {
       file.release();
     }
@@ -129,7 +141,7 @@ export class PeerRoutes {
     request: HttpRequest,
     response: HttpResponse,
     file: CachedFile,
-    { block, urgency }: BlockRequest,
+    { block, urgency, from }: BlockRequest,
   ): Promise<boolean> {
     const { fetcher, sender, onSent } = this.#deps;
     if (!fetcher.isReady(file, block)) {
@@ -139,12 +151,12 @@ export class PeerRoutes {
     const checksum = file.has(block) ? file.checksum(block) : fetcher.current(file, block)?.checksum;
     if (checksum === undefined) return false;
     response.head(200, {
-      "content-length": file.blockLength(block),
+      "content-length": file.blockLength(block) - from,
       [checksumHeader]: Buffer.from(checksum).toString("hex"),
     });
     if (sender?.isUsable === true && response.canSendFile && fetcher.current(file, block) === undefined) {
-      const position = block * file.descriptor.blockSizeBytes;
-      const lengthBytes = file.blockLength(block);
+      const position = block * file.descriptor.blockSizeBytes + from;
+      const lengthBytes = file.blockLength(block) - from;
       const sent = await file.withDescriptor((descriptor) =>
         response.sendFile(sender, { descriptor, position, lengthBytes }, onSent),
       );
@@ -155,7 +167,7 @@ export class PeerRoutes {
       // The disk gave less than it was given: the asker takes the block from elsewhere.
       if (sent !== undefined) throw new HeadpondError("corrupt", `block ${block} of ${file.id} cannot be read here`);
     }
-    await this.#send(response, file.blockLength(block), async (buffer, offset) => {
+    await this.#send(response, from, file.blockLength(block), async (buffer, offset) => {
       const piece = buffer.subarray(0, Math.min(buffer.length, file.blockLength(block) - offset));
       await fetcher.readPiece(file, block, offset, piece, { urgency, signal: request.signal });
       return piece.length;
@@ -165,14 +177,14 @@ export class PeerRoutes {
   }
 
   /** The head with the first bytes (before them an error has a status of its own), the rest as it comes, then the checksum. */
-  async #sendGrowing(request: HttpRequest, response: HttpResponse, fill: Fill): Promise<void> {
+  async #sendGrowing(request: HttpRequest, response: HttpResponse, fill: Fill, from: number): Promise<void> {
     const { fetcher } = this.#deps;
     const { file, block } = fill;
-    await fill.progress(0);
+    await fill.progress(from);
     fill.throwIfFailed();
     response.head(200, { trailer: checksumHeader, "content-type": "application/octet-stream" });
     response.flushHead();
-    await this.#send(response, fill.length, async (buffer, offset) => {
+    await this.#send(response, from, fill.length, async (buffer, offset) => {
       for (;;) {
         const count = fill.copyTo(buffer.subarray(0, fill.length - offset), offset);
         if (count !== undefined && count > 0) return count;
@@ -193,6 +205,7 @@ export class PeerRoutes {
   /** Two pieces in flight: one fills while the other leaves. */
   async #send(
     response: HttpResponse,
+    from: number,
     length: number,
     read: (buffer: Uint8Array, offset: number) => Promise<number>,
   ): Promise<void> {
@@ -200,7 +213,7 @@ export class PeerRoutes {
     const buffers = [0, 1].map(() => pool.tryTake() ?? Buffer.allocUnsafe(privatePieceBytes));
     const writes: Promise<void>[] = [Promise.resolve(), Promise.resolve()];
     try {
-      for (let offset = 0, turn = 0; offset < length; turn = 1 - turn) {
+      for (let offset = from, turn = 0; offset < length; turn = 1 - turn) {
         await writes[turn];
         const buffer = buffers[turn] as Buffer;
         const count = await read(buffer, offset);
@@ -228,6 +241,8 @@ function parseQuestion(request: HttpRequest, blockText: string): BlockRequest {
   if (!Number.isSafeInteger(workersVersion) || workersVersion < 0) {
     throw new HeadpondError("invalid", "workers is not the version of a list");
   }
+  const from = Number(query.get("from") ?? 0);
+  if (!Number.isSafeInteger(from) || from < 0) throw new HeadpondError("invalid", "from is not a place in a block");
   const after = (query.get("after") ?? "").slice(0, 8192);
   return {
     block: Number(blockText) as BlockIndex,
@@ -236,6 +251,8 @@ function parseQuestion(request: HttpRequest, blockText: string): BlockRequest {
     heldOnly: query.get("held") === "1",
     workersVersion,
     urgency: Number.isFinite(urgency) && urgency >= 0 ? urgency : readerUrgency,
+    from,
+    claimant: (query.get("claimant")?.slice(0, 128) ?? undefined) as WorkerId | undefined,
   };
 }
 

@@ -37,12 +37,22 @@ export class Slots {
 
   /** Runs `work` as soon as there is a slot. `urgency` is asked whenever one is free: it may rise while we wait. Rejects with the signal's reason, or `overloaded` when the queue is full. */
   async run<T>(urgency: () => Urgency, signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
-    await this.#take(urgency, signal);
+    const give = await this.take(urgency, signal);
     try {
       return await work();
     } finally {
-      this.#give();
+      give();
     }
+  }
+
+  /** The same in two steps; resolves with what gives the slot back, once however often it is called. */
+  async take(urgency: () => Urgency, signal: AbortSignal | undefined): Promise<() => void> {
+    await this.#take(urgency, signal);
+    let given = false;
+    return () => {
+      if (!given) this.#give();
+      given = true;
+    };
   }
 
   #take(urgency: () => Urgency, signal: AbortSignal | undefined): Promise<void> {

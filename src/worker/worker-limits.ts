@@ -1,7 +1,11 @@
 /** Every limit of a worker in one place, with its default. */
 
+import { claimLimits } from "../base/claim-table.ts";
 import type { HttpLimits } from "../io/http-server.ts";
 import { type BlockCacheLimits, blockCacheLimits } from "./block-cache.ts";
+import { claimServiceLimits } from "./claim-service.ts";
+import { claimSessionLimits } from "./claim-session.ts";
+import type { ClaimsLimits } from "./claims.ts";
 import { type FetcherLimits, fetcherLimits } from "./fetcher.ts";
 import { type LoadRunnerLimits, loadRunnerLimits } from "./load-runner.ts";
 import { type MasterLinkLimits, masterLinkLimits } from "./master-link.ts";
@@ -16,6 +20,7 @@ export type WorkerLimits = {
   readonly peer: PeerLimits;
   readonly reader: ReaderLimits;
   readonly loads: LoadRunnerLimits;
+  readonly claims: Omit<ClaimsLimits, "firstListWaitMs">;
   readonly masterLink: MasterLinkLimits;
   /** Of the data port. */
   readonly http: Partial<HttpLimits>;
@@ -45,6 +50,7 @@ export const workerLimits: WorkerLimits = {
   peer: peerLimits,
   reader: readerLimits,
   loads: loadRunnerLimits,
+  claims: { service: { ...claimServiceLimits, table: claimLimits }, session: claimSessionLimits, blocksMin: 4 },
   masterLink: masterLinkLimits,
   http: { stallTimeoutMs: 60_000 },
   warmBlocksMax: 6,

@@ -20,6 +20,7 @@ import type { Metrics } from "../io/metrics.ts";
 import type { Address } from "../io/network.ts";
 import { BlockCache } from "./block-cache.ts";
 import type { CachedFile } from "./cached-file.ts";
+import { Claims } from "./claims.ts";
 import { DataServer } from "./data-server.ts";
 import { Descriptors } from "./descriptors.ts";
 import { Fetcher } from "./fetcher.ts";
@@ -89,6 +90,7 @@ export class Worker {
   readonly #stores: UnderStores;
   readonly #descriptors: Descriptors;
   readonly #digests: FileDigests;
+  readonly #claims: Claims;
   readonly #loads: LoadRunner;
   readonly #reports: LoadReports;
   readonly #files: FileRoutes;
@@ -137,6 +139,16 @@ export class Worker {
         limits.warmBlocksMax,
       lentMax: limits.warmBlocksMax,
     });
+    const holders = new Holders({
+      self: id,
+      members: this.members,
+      clock,
+      ask: (file) => this.#askHolders(file),
+      holdings: async (worker, file) => {
+        const address = this.members.address(worker);
+        return address === undefined ? undefined : peerClient.holdings(address, file);
+      },
+    });
     this.fetcher = new Fetcher({
       clock,
       logger,
@@ -145,16 +157,7 @@ export class Worker {
       peers: peerClient,
       limits: limits.fetcher,
       writesBesideMax: limits.warmBlocksMax,
-      holders: new Holders({
-        self: id,
-        members: this.members,
-        clock,
-        ask: (file) => this.#askHolders(file),
-        holdings: async (worker, file) => {
-          const address = this.members.address(worker);
-          return address === undefined ? undefined : peerClient.holdings(address, file);
-        },
-      }),
+      holders,
       origin: {
         clock,
         limits: limits.origin,
@@ -188,6 +191,17 @@ export class Worker {
       onRead: (_file, bytes, hit) => this.#metrics.readBytes(bytes, hit),
     });
     this.#descriptors = new Descriptors({ cache, describe: (file) => this.#describe(file) });
+    this.#claims = new Claims({
+      clock,
+      logger,
+      members: this.members,
+      peers: peerClient,
+      fetcher: this.fetcher,
+      descriptors: this.#descriptors,
+      incarnation: options.incarnation,
+      limits: { ...limits.claims, firstListWaitMs: limits.fetcher.firstListWaitMs },
+      holders: (file) => holders.all(file),
+    });
     const identity = { workerId: id, incarnation: options.incarnation };
     this.#reports = new LoadReports({
       leader: () => this.#links?.inCharge()?.master,
@@ -197,6 +211,7 @@ export class Worker {
     this.#loads = new LoadRunner({
       cache,
       fetcher: this.fetcher,
+      claims: this.#claims,
       digests: this.#digests,
       clock,
       logger,
@@ -230,6 +245,7 @@ export class Worker {
       logger,
       files: this.#files,
       peers: this.#peers,
+      claims: this.#claims,
       objects: new ObjectRoutes({ stores: this.#stores, writesMax: limits.writesMax }),
       rpc: workerHandlers({
         cache,
@@ -325,6 +341,7 @@ export class Worker {
   async close(): Promise<void> {
     await this.#links?.close();
     await this.#loads.close();
+    await this.#claims.close();
     await this.#server.close(this.#limits.closeGraceMs);
     await this.#admin.close(0);
     await this.fetcher.close();

@@ -1,0 +1,86 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { FileDescriptor } from "../base/file.ts";
+import type { JobId } from "../base/ids.ts";
+import { type TestCluster, testBlockBytes, withCluster } from "./cluster.test-support.ts";
+import type { Worker } from "./worker.ts";
+
+function load(cluster: TestCluster, files: readonly FileDescriptor[], jobId = 1): void {
+  cluster.master.push({ kind: "load", jobId: jobId as JobId, priority: 5, files: [...files] });
+}
+
+function isLoaded(cluster: TestCluster, worker: Worker, { id }: FileDescriptor): boolean {
+  return cluster.master.loadReports.some(
+    (report) => report.workerId === worker.id && report.files.some((file) => file.id === id && file.ok),
+  );
+}
+
+async function untilLoaded(cluster: TestCluster, workers: readonly Worker[], file: FileDescriptor): Promise<void> {
+  await cluster.until("all have loaded it", () => workers.every((worker) => isLoaded(cluster, worker, file)), 60_000);
+}
+
+async function assertCopies(
+  cluster: TestCluster,
+  workers: readonly Worker[],
+  file: FileDescriptor,
+  bytes: Uint8Array,
+): Promise<void> {
+  for (const worker of workers) {
+    assert.ok(worker.cache.get(file.id)?.isComplete, `${worker.id} does not hold all of it`);
+    assert.ok((await cluster.getBytes(worker, file.id)).equals(bytes), `${worker.id} holds other bytes`);
+  }
+}
+
+test("a load on many workers reads each byte once, through many of them, and each gives about as much as it takes", async () => {
+  await withCluster(async (cluster) => {
+    const workers = await cluster.addWorkers(6);
+    const { file, bytes } = cluster.addFile(120 * testBlockBytes + 5);
+    cluster.origin.inject({ operation: "read", fault: { kind: "delay", durationMs: 5 } });
+    load(cluster, [file]);
+    await untilLoaded(cluster, workers, file);
+    assert.equal(cluster.origin.originBytes(), file.sizeBytes);
+    const readers = workers.filter((worker) => worker.status().originBytes > 0);
+    assert.ok(readers.length >= 4, `${readers.length} of 6 workers read from the origin`);
+    for (const worker of workers) {
+      const { peerSentBytes } = worker.status();
+      assert.ok(peerSentBytes < 1.6 * file.sizeBytes, `${worker.id} gave ${peerSentBytes / file.sizeBytes} copies`);
+    }
+    await assertCopies(cluster, workers, file, bytes);
+  });
+});
+
+test("a worker that joins a load late gets everything from the others", async () => {
+  await withCluster(async (cluster) => {
+    await cluster.addWorkers(3);
+    const { file, bytes } = cluster.addFile(60 * testBlockBytes);
+    cluster.origin.inject({ operation: "read", fault: { kind: "delay", durationMs: 20 } });
+    load(cluster, [file]);
+    await cluster.until("it is under way", () => cluster.origin.originBytes() > file.sizeBytes / 4);
+    await cluster.addWorker("late");
+    load(cluster, [file]);
+    await untilLoaded(cluster, cluster.workers, file);
+    assert.equal(cluster.origin.originBytes(), file.sizeBytes);
+    await assertCopies(cluster, cluster.workers, file, bytes);
+  });
+});
+
+for (const who of ["a worker", "the coordinator"] as const) {
+  test(`${who} dies in the middle of a load: the others go on, and its half-done blocks are not fetched twice`, async () => {
+    await withCluster(async (cluster) => {
+      const workers = await cluster.addWorkers(5, { limits: { closeGraceMs: 0 } });
+      const { file, bytes } = cluster.addFile(100 * testBlockBytes);
+      cluster.origin.inject({ operation: "read", fault: { kind: "delay", durationMs: 20 } });
+      load(cluster, [file]);
+      await cluster.until("it is under way", () => cluster.origin.originBytes() > file.sizeBytes / 3);
+      const coordinator = workers[0]?.members.order(file.id, 0 as never)[0];
+      const victim = workers.find(({ id }) => (id === coordinator) === (who === "the coordinator")) ?? assert.fail();
+      await Promise.all([victim.fetcher.close(), victim.close()]);
+      cluster.master.lose(victim.id);
+      const survivors = workers.filter((worker) => worker !== victim);
+      await untilLoaded(cluster, survivors, file);
+      const twice = cluster.origin.originBytes() - file.sizeBytes;
+      assert.ok(twice <= 4 * testBlockBytes, `${twice / testBlockBytes} blocks were fetched twice`);
+      await assertCopies(cluster, survivors, file, bytes);
+    });
+  });
+}
