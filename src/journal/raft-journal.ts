@@ -15,6 +15,7 @@ import type { Raft } from "../raft/raft.ts";
 import type { AppendWork, Configuration, Ready, RefusalReason } from "../raft/types.ts";
 import { CommittedFeed } from "./committed-feed.ts";
 import type { Entry, Journal, JournalCluster, JournalStatus, Proposed, Role, SavedCheckpoint } from "./journal.ts";
+import { MessageSender } from "./message-sender.ts";
 import type { PeerEvents } from "./peers.ts";
 import { withoutConfiguration } from "./raft-applier.ts";
 import { RaftBarriers } from "./raft-barriers.ts";
@@ -24,7 +25,7 @@ import { defaultRaftJournalLimits, type RaftJournalLimits } from "./raft-limits.
 import { toEntry } from "./raft-log.ts";
 import { type RaftCounts, raftMetrics } from "./raft-metrics.ts";
 import { assembleRaft, type RaftParts } from "./raft-parts.ts";
-import { raftPeerEvents, sendMessages } from "./raft-peer-events.ts";
+import { raftPeerEvents } from "./raft-peer-events.ts";
 import { RaftProposals } from "./raft-proposals.ts";
 import { openRaftPlace, type RaftPlace } from "./raft-recovery.ts";
 import * as refusals from "./raft-refusals.ts";
@@ -37,6 +38,7 @@ export class RaftJournal<Result> implements Journal<Result> {
   readonly #raftConfig: typeof defaultRaftJournalLimits.raft;
   readonly #logger: Logger;
   readonly #proposals = new RaftProposals<Result>();
+  readonly #sender: MessageSender;
   readonly #barriers = new RaftBarriers();
   readonly #feed: CommittedFeed;
   readonly #counts: RaftCounts;
@@ -59,6 +61,7 @@ export class RaftJournal<Result> implements Journal<Result> {
     this.#limits = { ...defaultRaftJournalLimits, ...options.limits };
     this.#raftConfig = { ...defaultRaftJournalLimits.raft, ...options.limits?.raft };
     this.#logger = options.logger.child({ part: "journal" });
+    this.#sender = new MessageSender(options.peers);
     this.#feed = new CommittedFeed(this.#limits.feed, {
       committedIndex: () => options.machine.applied.index,
       read: async (fromIndex) => (await this.#open().wal.read(fromIndex)).map(toEntry).map(withoutConfiguration),
@@ -244,9 +247,7 @@ export class RaftJournal<Result> implements Journal<Result> {
       onFatal: (error) => this.#fail(error),
     });
     this.#isAdmitted = parts.isAdmitted;
-    parts.members.onMembersChange(() => {
-      for (const listener of this.#memberListeners) listener();
-    });
+    parts.members.onMembersChange(() => this.#memberListeners.forEach((listener) => listener()));
     return parts;
   }
 
@@ -338,6 +339,7 @@ export class RaftJournal<Result> implements Journal<Result> {
           if (this.#diverged !== undefined || parts.writer.noSpace !== undefined) parts.members.giveUpLeading();
           this.#proposals.tick(parts.core.role === "leader", this.#raftConfig.electionTimeoutMs, nowMs);
           this.#turn(parts);
+          this.#sender.tick();
         });
         this.#tickLater();
       });
@@ -382,7 +384,7 @@ export class RaftJournal<Result> implements Journal<Result> {
     if (ready.roleChange?.role === "leader") this.#leadsFromIndex = core.lastIndex;
     if (ready.unknown !== undefined) this.#proposals.lost(ready.unknown.firstIndex, ready.unknown.lastIndex);
     // Before the own disk is asked: it works while the others' do.
-    if (ready.messages.length > 0) sendMessages(this.#options.peers, parts, ready.messages);
+    this.#sender.send(parts, ready.messages);
     if (ready.append !== undefined) writer.write(ready.append);
     if (ready.install !== undefined) this.#barriers.forgetPassed();
     installer.turn(ready.install);
@@ -464,14 +466,12 @@ export class RaftJournal<Result> implements Journal<Result> {
   #readRefusal(): HeadpondError | undefined {
     if (this.#state !== "open" || this.#failure !== undefined) return this.#unavailable();
     if (this.#diverged !== undefined) return new HeadpondError("unavailable", this.#diverged);
-    if (this.#barriers.count < this.#limits.maxQueuedReads) return undefined;
-    return refusals.overloadedReads(this.#barriers.count);
+    const { count } = this.#barriers;
+    return count < this.#limits.maxQueuedReads ? undefined : refusals.overloadedReads(count);
   }
 
   #unavailable(): HeadpondError {
-    const why =
-      this.#failure?.message ?? (this.#state === "new" || this.#state === "starting" ? "not started yet" : "closed");
-    return new HeadpondError("unavailable", `the journal takes no commands: ${why}`);
+    return refusals.closed(this.#failure, this.#state === "new" || this.#state === "starting");
   }
 
   #open(): RaftParts<Result> {

@@ -1,10 +1,10 @@
-/** What a Raft journal does with what comes from the other masters, and how what the core says reaches them. */
+/** What a Raft journal does with what comes from the other masters. */
 
 import type { Clock } from "../io/clock.ts";
 import type { Logger } from "../io/logger.ts";
 import { membersOf } from "../raft/membership.ts";
-import type { Message, NodeId } from "../raft/types.ts";
-import type { PeerEvents, Peers, SnapshotMessage } from "./peers.ts";
+import type { NodeId } from "../raft/types.ts";
+import type { PeerEvents } from "./peers.ts";
 import type { RaftParts } from "./raft-parts.ts";
 
 export type RaftPeerEventsOptions = {
@@ -68,23 +68,4 @@ function removal(core: RaftParts<unknown>["core"], id: NodeId, nowMs: number): s
   if (core.leaseIndex(nowMs) === undefined || index > core.commitIndex) return undefined;
   if (membersOf(configuration).includes(id)) return undefined;
   return `${id} is no member of this cluster any more: it was removed`;
-}
-
-/** Messages leave as they are; with the order to send a snapshot goes the checkpoint. */
-export function sendMessages(
-  peers: Peers,
-  { core, checkpointer }: Pick<RaftParts<unknown>, "core" | "checkpointer">,
-  messages: readonly Message[],
-): void {
-  if (!messages.some(isSnapshot)) return peers.send(messages);
-  peers.send(messages.filter((message) => !isSnapshot(message)));
-  for (const message of messages.filter(isSnapshot)) {
-    const { newest } = checkpointer;
-    if (newest?.index === message.snapshot.index) peers.sendSnapshot(message, newest);
-    else core.snapshotFailed(message.to);
-  }
-}
-
-function isSnapshot(message: Message): message is SnapshotMessage {
-  return message.type === "snapshot";
 }

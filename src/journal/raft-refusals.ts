@@ -35,3 +35,9 @@ export function fullDisk(code: "no-space" | "unknown-outcome"): HeadpondError {
 export function wrongSize(payloadBytes: number, maxBytes: number): HeadpondError {
   return new HeadpondError("invalid", `a command of ${payloadBytes} bytes: between 1 and ${maxBytes} are allowed`);
 }
+
+/** `failure`: what ended the journal, if anything did. */
+export function closed(failure: HeadpondError | undefined, isStarting: boolean): HeadpondError {
+  const why = failure?.message ?? (isStarting ? "not started yet" : "closed");
+  return new HeadpondError("unavailable", `the journal takes no commands: ${why}`);
+}
