@@ -81,6 +81,15 @@ export class RaftBarriers {
     for (const group of passed) this.#pass(group);
   }
 
+  /** The log ends before what they wait for: they are asked for anew. */
+  askAgain(): void {
+    const groups = this.#granted;
+    this.#granted = [];
+    if (groups.length === 0) return;
+    this.#queue = [...groups.flatMap(({ waiters }) => waiters), ...this.#queue];
+    this.#queuedAtMs = Math.min(...groups.map(({ calledAtMs }) => calledAtMs));
+  }
+
   endAll(error: HeadpondError): void {
     const groups = [...this.#asked.values(), ...this.#granted];
     this.#asked.clear();

@@ -322,6 +322,9 @@ export class SharedJournal<Result> implements Journal<Result> {
         },
         onNoSpace: (error) => {
           this.#noSpace = { error, untilMs: clock.monotonicMs() + this.#limits.noSpaceRetryMs };
+          // What they wait for may never be written.
+          this.#barriers.askAgain();
+          this.#wake();
         },
         onFatal: (error) => this.#fail(error),
       },
@@ -357,6 +360,9 @@ export class SharedJournal<Result> implements Journal<Result> {
     this.#setRole("standby");
     this.#proposals.refuseQueued(this.#members.notLeader());
     this.#proposals.endSent(lost);
+    // As a standby's, these reads may yet be answered.
+    this.#barriers.askAgain();
+    this.#bell.ring();
     this.#logger.info("leads no more", { epoch: reign.epoch, ...end });
     this.#noSpace = undefined;
   }
@@ -408,15 +414,19 @@ export class SharedJournal<Result> implements Journal<Result> {
     );
   }
 
-  /** All that were asked for in one turn share one read of the epoch. */
+  /** All that were asked for in one turn share one read of the epoch, and wait until what was sent before is applied. */
   #answerReads(reign: SharedReign): void {
     const context = this.#barriers.takeQuestion();
     if (context === undefined) return;
     const askedAtMs = this.#options.clock.monotonicMs();
+    // A standby may have read, and shown, what is written and not known here to be committed.
+    const { lastIndex } = reign.writer;
     reign.fence.check().then(
       (isStill) => {
         if (isStill) this.#freshAtMs = askedAtMs;
-        if (isStill) this.#barriers.granted(context, 0, 0);
+        // What a full store refused meanwhile nobody has seen.
+        const index = Math.min(lastIndex, reign.writer.lastIndex);
+        if (isStill) this.#barriers.granted(context, index, this.#options.machine.applied.index);
         else this.#barriers.refused(context, this.#members.notLeader());
       },
       () => this.#barriers.refused(context, this.#members.notLeader()),
@@ -425,6 +435,7 @@ export class SharedJournal<Result> implements Journal<Result> {
 
   #onApplied(entries: readonly Entry[], results: readonly Result[]): void {
     this.#proposals.applied(entries, results);
+    this.#barriers.applied(this.#options.machine.applied.index);
     let bytes = 0;
     for (const { payload } of entries) bytes += payload.length;
     this.#feed.add(entries, bytes);
