@@ -25,6 +25,8 @@ export type MasterGroupOptions = {
   readonly raft?: Readonly<Record<string, unknown>>;
   /** The section of that name: the masters' journal is in shared storage then. */
   readonly zookeeper?: Readonly<Record<string, unknown>> & { readonly store: string };
+  /** Where master `index` sees the store, if not all see it at one place. */
+  readonly storeOf?: (index: number) => string;
   readonly environment?: NodeJS.ProcessEnv;
   /** Where master `index` (from 0) listens; 127.0.0.1 if absent. */
   readonly host?: (index: number) => string;
@@ -129,7 +131,8 @@ export class MasterGroup {
 
   /** Starts a master that does not run; with what it has on its disk. */
   async start(node: MasterNode, args: readonly string[] = [], readyTimeoutMs?: number): Promise<void> {
-    const { directory, master, journal, raft, zookeeper, environment = process.env, prefix } = this.#options;
+    const { directory, master, journal, raft, environment = process.env, prefix } = this.#options;
+    const zookeeper = this.#sharedBy(node.index);
     const replicated = {
       type: "raft",
       raft: {
@@ -167,13 +170,13 @@ export class MasterGroup {
   }
 
   /** What an operator does once, and a careless one again when the disk is lost. */
-  async #format({ id, directory }: MasterNode): Promise<void> {
+  async #format({ id, directory, index }: MasterNode): Promise<void> {
     const disk = new NodeDisk({ isPrivate: true });
     await disk.makeDirectory(directory);
     if (!(await isEmpty(disk, directory))) return;
     const clock = new NodeClock();
     const { clusterId } = this;
-    const { zookeeper } = this.#options;
+    const zookeeper = this.#sharedBy(index);
     if (zookeeper === undefined) {
       const journal = { type: "raft", id: id as MasterId, founders: this.#founders, clusterId } as const;
       await formatMaster({ disk, clock, directory, journal });
@@ -288,6 +291,11 @@ export class MasterGroup {
     const node = new MasterNode(index, host, this.#portBase + index * portsPerMaster, this.#options.directory);
     this.nodes.push(node);
     return node;
+  }
+
+  #sharedBy(index: number): MasterGroupOptions["zookeeper"] {
+    const { zookeeper, storeOf } = this.#options;
+    return zookeeper === undefined ? undefined : { ...zookeeper, store: storeOf?.(index) ?? zookeeper.store };
   }
 
   #logs(): string {

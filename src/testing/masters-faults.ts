@@ -7,115 +7,14 @@
  */
 
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { mkdirSync, rmSync, statfsSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { isHeadpondError, toHeadpondError } from "../base/errors.ts";
-import { Random } from "../base/random.ts";
+import { isHeadpondError } from "../base/errors.ts";
 import { connect } from "../client/client.ts";
-import { HistoryClients } from "./history-clients.ts";
-import { MasterGroup, type MasterNode } from "./master-group.ts";
-import { HostNetwork } from "./network-namespaces.ts";
+import type { MasterNode } from "./master-group.ts";
+import { fillDisk, recoveryMsMax, runScenario, type Scenario, Stage, say } from "./masters-stage.ts";
 
-/** A fault that leaves a majority has to be over for clients after so long, whatever the machine does beside. */
-const recoveryMsMax = 20_000;
-const levelTimeoutMs = 60_000;
-const diskMiB = 1024;
 /** Of 16 changes of 60 KB each: more than a master keeps ready of its log. */
 const largeRounds = 150;
-const ballastRounds = 3;
-
-/** One cluster, its network, and the clients that never stop. */
-class Stage {
-  readonly network: HostNetwork;
-  readonly group: MasterGroup;
-  readonly clients: HistoryClients;
-  readonly random: Random;
-  readonly directory: string;
-
-  private constructor(parts: Pick<Stage, "network" | "group" | "clients" | "random" | "directory">) {
-    this.network = parts.network;
-    this.group = parts.group;
-    this.clients = parts.clients;
-    this.random = parts.random;
-    this.directory = parts.directory;
-  }
-
-  static async open(count: number, random: Random, directory: string): Promise<Stage> {
-    const ids = Array.from({ length: count }, (_, i) => `m${i + 1}`);
-    const network = HostNetwork.create(ids);
-    for (const id of ids) mountDisk(join(directory, id));
-    const group = new MasterGroup({
-      directory,
-      host: (index) => network.address(ids[index] as string),
-      prefix: (index) => network.prefix(ids[index] as string),
-    });
-    await group.found(count);
-    const clients = await HistoryClients.start({ masters: group.addresses, ids, random: new Random(random.uint32()) });
-    await sleep(500);
-    return new Stage({ network, group, clients, random, directory });
-  }
-
-  async leader(): Promise<MasterNode> {
-    return this.group.leader();
-  }
-
-  async followers(): Promise<readonly MasterNode[]> {
-    return this.group.standbys();
-  }
-
-  /**
-   * A fault that a majority survives: strikes, waits until changes are acknowledged again, lets them go on for a while, heals, and
-   * waits until all masters are level.
-   */
-  async fault(name: string, strike: () => unknown, heal: () => unknown, holdMs = 1000): Promise<void> {
-    const struckMs = performance.now();
-    await strike();
-    const firstMs = await this.clients.untilAcknowledged(struckMs, recoveryMsMax);
-    await sleep(holdMs);
-    await heal();
-    await this.level();
-    const gapMs = this.clients.longestGapMs(struckMs);
-    say(`${name}: first acknowledged after ${firstMs.toFixed(0)} ms, longest gap ${gapMs.toFixed(0)} ms`);
-  }
-
-  /** Every master runs, hears the leader and has nearly all that is committed: clients go on meanwhile. */
-  async level(): Promise<void> {
-    const endMs = performance.now() + levelTimeoutMs;
-    for (;;) {
-      const rows = (await (await this.leader()).status())?.masters ?? [];
-      const isLevel = rows.every(({ lagEntries, reachable }) => reachable !== false && lagEntries < 2000);
-      if (rows.length === this.group.nodes.length && isLevel) return;
-      if (performance.now() > endMs) throw new Error(`masters are not level: ${JSON.stringify(rows)}`);
-      await sleep(100);
-    }
-  }
-
-  /** Ends the clients, compares the masters' states, and checks the history. */
-  async judge(): Promise<void> {
-    await this.clients.stop();
-    const { appliedIndex, digest } = await this.group.settled(levelTimeoutMs);
-    const { counts, violations } = this.clients;
-    say(`all masters have ${appliedIndex} entries and the digest ${digest}`);
-    assert.deepEqual(violations, []);
-    const beganMs = performance.now();
-    const verdict = this.clients.check();
-    const tookMs = (performance.now() - beganMs).toFixed(0);
-    say(
-      `${counts.returned} calls returned, ${counts.refused} were refused, ${counts.unknown} unknown; checked in ${tookMs} ms`,
-    );
-    if (verdict.kind === "violation") assert.fail(verdict.explanation);
-    assert.equal(verdict.kind, "linearizable", JSON.stringify(verdict));
-    assert.ok(counts.returned > 1000, "the clients did next to nothing");
-  }
-
-  async close(): Promise<void> {
-    await this.group.close();
-  }
-}
-
-type Scenario = { readonly masters: number; readonly run: (stage: Stage) => Promise<void> };
 
 const scenarios: Readonly<Record<string, Scenario>> = {
   processes: { masters: 3, run: processFaults },
@@ -358,33 +257,6 @@ async function allAtOnce(stage: Stage, durationMs: number): Promise<void> {
   say(`healed: first acknowledged after ${ms.toFixed(0)} ms; ${stage.clients.acknowledged - began} changes in all`);
 }
 
-/** A small disk in memory: full when it is to be. */
-function mountDisk(path: string): void {
-  mkdirSync(path);
-  const done = spawnSync("mount", ["-t", "tmpfs", "-o", `size=${diskMiB}m`, "tmpfs", path]);
-  assert.equal(done.status, 0, String(done.stderr));
-}
-
-/** Leaves nothing free; the answer makes room again. */
-async function fillDisk(node: MasterNode): Promise<() => void> {
-  const ballast: string[] = [];
-  // A master that is about to make a file takes some of the space meanwhile, and gives it back when it finds no more.
-  for (let round = 0; round < ballastRounds; round++) {
-    const { bavail, bsize } = statfsSync(node.directory);
-    const path = join(node.directory, `ballast-${round}`);
-    ballast.push(path);
-    try {
-      writeFileSync(path, Buffer.alloc(bavail * bsize));
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
-    }
-    await sleep(300);
-  }
-  return () => {
-    for (const path of ballast) rmSync(path, { force: true });
-  };
-}
-
 /** Large changes until one is refused, or the log must have met the end of the disk. How many were refused for want of space. */
 async function writeUntilFull(stage: Stage, node: MasterNode): Promise<number> {
   const client = connect({ masters: stage.group.addresses });
@@ -410,22 +282,4 @@ async function writeUntilFull(stage: Stage, node: MasterNode): Promise<number> {
   return refused;
 }
 
-function say(text: string): void {
-  process.stdout.write(`${text}\n`);
-}
-
-const [name = "", seed = "", directory = ""] = process.argv.slice(2);
-const scenario = scenarios[name];
-assert.ok(scenario !== undefined, `no scenario ${name}: there are ${Object.keys(scenarios).join(", ")}`);
-const stage = await Stage.open(scenario.masters, new Random(Number(seed)), directory);
-try {
-  await scenario.run(stage);
-  await stage.judge();
-} catch (thrown) {
-  process.stderr.write(`${thrown instanceof Error ? thrown.stack : toHeadpondError(thrown).message}\n`);
-  for (const { id, log } of stage.group.nodes) process.stderr.write(`== ${id}\n${log.slice(-2500)}\n`);
-  process.exitCode = 1;
-} finally {
-  await stage.close();
-}
-process.exit();
+await runScenario(scenarios, (count, random, directory) => Stage.open({ count, random, directory }));

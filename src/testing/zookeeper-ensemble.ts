@@ -33,16 +33,24 @@ export async function hasZooKeeper(): Promise<boolean> {
   );
 }
 
-/** `auth`: the servers know this user of DIGEST-MD5. */
+export type ZooKeeperOptions = {
+  /** The servers know this user of DIGEST-MD5. */
+  readonly auth?: { readonly user: string; readonly password: string };
+  /** Where they listen, and what they are started with: another host of a `HostNetwork`. */
+  readonly host?: string;
+  readonly prefix?: readonly string[];
+};
+
 export async function withZooKeeper<T>(
   directory: string,
   use: (ensemble: ZooKeeperEnsemble) => Promise<T>,
-  auth?: { readonly user: string; readonly password: string },
+  options: ZooKeeperOptions = {},
 ): Promise<T> {
   const count = 3;
+  const { auth, host = "127.0.0.1", prefix = [] } = options;
   const ports = await freePorts(count * 3);
-  const servers = Array.from({ length: count }, (_, i) => ({ host: "127.0.0.1", port: ports[i * 3] as number }));
-  const members = servers.map((_, i) => `server.${i + 1}=127.0.0.1:${ports[i * 3 + 1]}:${ports[i * 3 + 2]}`);
+  const servers = Array.from({ length: count }, (_, i) => ({ host, port: ports[i * 3] as number }));
+  const members = servers.map((_, i) => `server.${i + 1}=${host}:${ports[i * 3 + 1]}:${ports[i * 3 + 2]}`);
   const processes: (ServerProcess | undefined)[] = [];
   const jaas = join(directory, "jaas.conf");
   if (auth !== undefined) {
@@ -55,7 +63,7 @@ export async function withZooKeeper<T>(
     await writeFile(join(home(i), "myid"), String(i + 1));
     const lines = [
       ...[`tickTime=${tickMs}`, "initLimit=20", "syncLimit=6", `dataDir=${home(i)}`, `clientPort=${port}`],
-      ...["clientPortAddress=127.0.0.1", "admin.enableServer=false", "4lw.commands.whitelist=srvr", "maxClientCnxns=0"],
+      ...[`clientPortAddress=${host}`, "admin.enableServer=false", "4lw.commands.whitelist=srvr", "maxClientCnxns=0"],
       ...["extendedTypesEnabled=true", "snapshot.trust.empty=true"],
       ...(auth === undefined ? [] : ["authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider"]),
       ...members,
@@ -64,7 +72,9 @@ export async function withZooKeeper<T>(
   }
   const launch = (index: number): void => {
     const login = auth === undefined ? [] : [`-Djava.security.auth.login.config=${jaas}`];
-    const server = new ServerProcess(`zookeeper ${index}`, "java", [
+    const [command, ...words] = [...prefix, "java"];
+    const server = new ServerProcess(`zookeeper ${index}`, command as string, [
+      ...words,
       ...["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", ...login, "-cp", jar],
       ...["org.apache.zookeeper.server.quorum.QuorumPeerMain", join(home(index), "zoo.cfg")],
     ]);

@@ -39,7 +39,7 @@ describe("with a real ensemble", { skip: available ? false : "zookeeper (Debian)
           ready();
           await new Promise<void>((done) => (end = done));
         },
-        { user: credentials.user, password: credentials.password.replace(/["\\]/g, "\\$&") },
+        { auth: { user: credentials.user, password: credentials.password.replace(/["\\]/g, "\\$&") } },
       );
       ended.catch(failed);
     });
