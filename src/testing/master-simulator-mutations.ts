@@ -3,14 +3,9 @@
  * find each. A mutation is an edit of the text, so the product has no switch for it; one that no longer applies is an error.
  */
 
-import { cp, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
 import type { MasterParts } from "./master-simulator-machine.ts";
 import type { Profile } from "./master-simulator-profile.ts";
-
-type Edit = { readonly file: string; readonly find: string; readonly replace: string };
+import { type Edit, edit, plantCopy } from "./planted-copy.ts";
 
 export type MasterMutation = {
   /** What is wrong. */
@@ -19,8 +14,6 @@ export type MasterMutation = {
   /** Where it shows sooner than in histories of all kinds. */
   readonly profile?: Partial<Profile>;
 };
-
-const edit = (file: string, find: string, replace: string): Edit => ({ file, find, replace });
 
 const never = Number.POSITIVE_INFINITY;
 /** Nothing goes wrong but what is said beside it. */
@@ -245,26 +238,8 @@ export async function plantInMasters({
   name,
   edits,
 }: MasterMutation): Promise<{ parts: MasterParts; discard: () => Promise<void> }> {
-  const sources = join(dirname(fileURLToPath(import.meta.url)), "..");
-  const directory = await mkdtemp(join(tmpdir(), "master-mutation-"));
-  const discard = (): Promise<void> => rm(directory, { recursive: true, force: true });
+  const { load, discard } = await plantCopy(name, edits, folders);
   try {
-    const isSource = (path: string): boolean => !/\.test\.ts$|testdata/.test(path);
-    for (const folder of folders) {
-      await cp(join(sources, folder), join(directory, folder), { recursive: true, filter: isSource });
-    }
-    await symlink(join(sources, "..", "node_modules"), join(directory, "node_modules"));
-    await writeFile(join(directory, "package.json"), '{ "type": "module" }');
-    for (const { file, find, replace } of edits) {
-      const path = join(directory, `${file}.ts`);
-      const text = await readFile(path, "utf8");
-      if (!text.includes(find)) throw new Error(`mutation "${name}" does not apply: ${file}.ts has no ${find}`);
-      await writeFile(
-        path,
-        text.replaceAll(find, () => replace),
-      );
-    }
-    const load = async <T>(file: string): Promise<T> => (await import(pathToFileURL(join(directory, file)).href)) as T;
     const { RaftJournal } = await load<Pick<MasterParts, "RaftJournal">>("journal/raft-journal.ts");
     const { TcpPeers } = await load<Pick<MasterParts, "TcpPeers">>("journal/tcp-peers.ts");
     const { Master } = await load<Pick<MasterParts, "Master">>("master/master.ts");

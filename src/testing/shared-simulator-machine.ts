@@ -3,7 +3,7 @@
  * list, so that every difference shows; like a database it keeps what it has flushed, and after a power failure anything.
  */
 
-import { type HeadpondError, toHeadpondError } from "../base/errors.ts";
+import type { HeadpondError } from "../base/errors.ts";
 import type { ClusterId } from "../base/ids.ts";
 import { Random } from "../base/random.ts";
 import type { LogFields, Logger } from "../io/logger.ts";
@@ -14,6 +14,7 @@ import { type Applied, ListMachine } from "../journal/list-machine.ts";
 import { formatSharedJournal } from "../journal/shared-format.ts";
 import type { SharedJournal } from "../journal/shared-journal.ts";
 import type { SharedJournalLimits } from "../journal/shared-limits.ts";
+import { asOurs } from "./master-simulator-machine.ts";
 import type { MemorySharedStore } from "./memory-shared-store.ts";
 import { DiskTroubles, SimDisk } from "./sim-disk.ts";
 import { SimElection, type SimElections } from "./sim-election.ts";
@@ -23,8 +24,8 @@ import { type SimClockOptions, SimProcess, type SimWorld } from "./sim-world.ts"
 export const sharedClusterId = "simulated" as ClusterId;
 const directory = "/master/journal";
 
-/** The class under test: that of the product, or a copy with a bug in it. */
-export type SharedParts = { readonly SharedJournal: typeof SharedJournal };
+/** The classes under test: those of the product, or of a copy with a bug in it. */
+export type SharedParts = { readonly SharedJournal: typeof SharedJournal; readonly HeadpondError: typeof HeadpondError };
 
 export type SharedMachineOptions = {
   readonly world: SimWorld;
@@ -90,7 +91,7 @@ export class SharedMachine {
     const end = (reason: unknown): void => {
       if (this.#life?.process !== process) return;
       this.kill();
-      this.#options.onEnd(this, toHeadpondError(reason));
+      this.#options.onEnd(this, asOurs(reason));
     };
     const candidate = { id: this.id, rpc: `${this.id}:7070`, http: `${this.id}:7071`, featureLevel: 1 };
     const journal = new parts.SharedJournal<string>({
@@ -108,13 +109,14 @@ export class SharedMachine {
         disk,
         troubles: [storeTroubles, this.storeTroubles],
         parallelCalls,
+        errors: parts.HeadpondError,
       }),
       election: new SimElection(elections, process, candidate),
       random: new Random(world.random.uint32()),
       limits,
       bootId: `boot-${this.#boot}`,
       onFatal: end,
-      onDiverged: (details) => this.#options.onDiverged(this, details),
+      onDiverged: (details: string) => this.#options.onDiverged(this, details),
     });
     const life: SharedLife = { process, machine, journal, isOpen: false };
     this.#life = life;
@@ -150,7 +152,7 @@ export class SharedMachine {
     };
     journal.close().then(
       () => end("orderly"),
-      (error: unknown) => end(toHeadpondError(error).message),
+      (error: unknown) => end(asOurs(error).message),
     );
     this.#options.world.events.after(10_000, () => end("killed"));
   }

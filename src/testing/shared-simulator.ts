@@ -5,10 +5,11 @@
  * all must come to rest with the same state, and what was acknowledged must be in it, once.
  */
 
-import { isHeadpondError, toHeadpondError } from "../base/errors.ts";
+import { HeadpondError } from "../base/errors.ts";
 import { Random } from "../base/random.ts";
 import { type Applied, resultOf } from "../journal/list-machine.ts";
 import { SharedJournal } from "../journal/shared-journal.ts";
+import { asOurs } from "./master-simulator-machine.ts";
 import { MemorySharedStore } from "./memory-shared-store.ts";
 import { SharedMachine, type SharedParts } from "./shared-simulator-machine.ts";
 import { drawSharedProfile, type SharedProfile, sharedLimits } from "./shared-simulator-profile.ts";
@@ -41,7 +42,7 @@ class Violation extends Error {
 }
 
 const healMs = 20_000;
-const promptMs = 8000;
+const promptMs = 4000;
 
 export async function simulateShared(options: SharedSimulationOptions): Promise<SharedSimulationResult> {
   return new SharedSimulation(options).run();
@@ -128,6 +129,7 @@ class SharedSimulation {
     });
     this.#elections.sessionMs = sessionMs;
     for (let i = 1; i <= p.size; i++) this.#machines.push(this.#machine(`m${i}`));
+    this.#random.pick(this.#machines).storeTroubles.lostRequest = p.oneLosesRequests;
     for (const machine of this.#machines) await machine.format();
     for (const machine of this.#machines) this.#world.events.after(this.#random.between(0, 50), () => machine.start());
     for (let i = 0; i < p.clients; i++) this.#client();
@@ -142,7 +144,7 @@ class SharedSimulation {
         store: this.#store,
         storeTroubles: this.#troubles,
         elections: this.#elections,
-        parts: { SharedJournal, ...this.#options.parts },
+        parts: { SharedJournal, HeadpondError, ...this.#options.parts },
         limits: sharedLimits(this.#profile),
         parallelCalls: this.#profile.parallelCalls,
         clock: () => ({
@@ -176,10 +178,10 @@ class SharedSimulation {
       const thinkMs = this.#profile.thinkMs + (this.#isHealed ? 40 : 0);
       this.#world.events.after(-thinkMs * Math.log(1 - this.#random.float()), () => {
         const machine = this.#random.pick(this.#machines);
-        const leader = this.#machines.find(({ journal }) => journal?.role === "leader");
-        const target = this.#random.chance(0.9) ? (leader ?? machine) : machine;
-        if (this.#random.chance(0.7)) this.#propose(target);
-        else this.#read(machine);
+        const leaders = this.#machines.filter(({ journal }) => journal?.role === "leader");
+        const target = leaders.length > 0 && this.#random.chance(0.9) ? this.#random.pick(leaders) : machine;
+        if (this.#random.chance(this.#profile.readShare)) this.#read(machine);
+        else this.#propose(target);
         next();
       });
     };
@@ -213,7 +215,7 @@ class SharedSimulation {
         },
         (thrown: unknown) => {
           isAnswered = true;
-          const error = toHeadpondError(thrown);
+          const error = asOurs(thrown);
           if (error.code === "internal") this.#fail(`${text} is answered with ${error.stack ?? error.message}`);
           this.#counts[error.outcome === "none" ? "refused" : "unknown"]++;
           if (error.outcome === "none") this.#refused.add(text);
@@ -242,7 +244,8 @@ class SharedSimulation {
           this.#fail(`a read at ${life.process.name} sees ${index} entries, ${before} were acknowledged before it`);
       },
       (thrown: unknown) => {
-        if (!isHeadpondError(thrown)) this.#fail(`a read is answered with ${String(thrown)}`);
+        const error = asOurs(thrown);
+        if (error.code === "internal") this.#fail(`a read is answered with ${error.stack ?? error.message}`);
       },
     );
   }

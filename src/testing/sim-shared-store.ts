@@ -34,6 +34,8 @@ export type SimSharedStoreOptions = {
   /** For all masters, and for this one. */
   readonly troubles: readonly StoreTroubles[];
   readonly parallelCalls: number;
+  /** The class that the caller knows: that of the product, or of a copy of it. */
+  readonly errors?: typeof HeadpondError;
 };
 
 /** A call that was not answered after so long never will be. */
@@ -44,10 +46,12 @@ export class SimSharedStore implements SharedStore {
   readonly uri = "simulated:";
   readonly parallelCalls: number;
   readonly #options: SimSharedStoreOptions;
+  readonly #errors: typeof HeadpondError;
 
   constructor(options: SimSharedStoreOptions) {
     this.#options = options;
     this.parallelCalls = options.parallelCalls;
+    this.#errors = options.errors ?? HeadpondError;
   }
 
   create(name: string, bytes: Uint8Array, signal?: AbortSignal): Promise<"created" | "exists"> {
@@ -114,7 +118,7 @@ export class SimSharedStore implements SharedStore {
     const { world } = process;
     const isDoubtful = world.random.chance(this.#worst("existsAfterSuccess"));
     return this.#call(name, signal, () => {
-      if (this.#worst("fullUntilMs") > world.nowMs) throw new HeadpondError("no-space", `${name}: the store is full`);
+      if (this.#worst("fullUntilMs") > world.nowMs) throw new this.#errors("no-space", `${name}: the store is full`);
       const answer = store.create(name, bytes);
       return isDoubtful ? "exists" : answer;
     });
@@ -128,9 +132,9 @@ export class SimSharedStore implements SharedStore {
     return new Promise((resolve, reject) => {
       if (!process.isAlive) return;
       const unanswered = (): HeadpondError =>
-        new HeadpondError("unavailable", `${name}: no answer`, { outcome: "unknown" });
+        new this.#errors("unavailable", `${name}: no answer`, { outcome: "unknown" });
       if (signal?.aborted === true) {
-        reject(new HeadpondError("cancelled", `${name}: cancelled`));
+        reject(new this.#errors("cancelled", `${name}: cancelled`));
         return;
       }
       let isOver = false;
@@ -141,7 +145,7 @@ export class SimSharedStore implements SharedStore {
         settle();
       };
       const onAbort = (): void =>
-        end(() => reject(new HeadpondError("cancelled", `${name}: cancelled`, { outcome: "unknown" })));
+        end(() => reject(new this.#errors("cancelled", `${name}: cancelled`, { outcome: "unknown" })));
       signal?.addEventListener("abort", onAbort);
       process.after(callTimeoutMs, () => end(() => reject(unanswered())), true);
       const isDown = this.#worst("downUntilMs") > world.nowMs;

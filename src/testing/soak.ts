@@ -7,6 +7,7 @@ import { randomInt } from "node:crypto";
 import { parseArgs } from "node:util";
 import { simulateMasters } from "./master-simulator.ts";
 import { simulate } from "./raft-core-simulator.ts";
+import { simulateShared } from "./shared-simulator.ts";
 
 type Outcome = {
   readonly ticks: number;
@@ -19,6 +20,7 @@ const ticksPerSeed = 20_000;
 /** One history of each soak. */
 const soaks: Readonly<Record<string, (seed: number) => Outcome | Promise<Outcome>>> = {
   "raft-master": (seed) => simulateMasters({ seed, ticks: ticksPerSeed }),
+  "shared-journal": (seed) => simulateShared({ seed, ticks: ticksPerSeed }),
   "raft-core": (seed) => {
     const { ticks, violation, leaders, committed, counts } = simulate({ seed, ticks: ticksPerSeed });
     return { ticks, violation, counts: { leaders, committed, ...counts } };
