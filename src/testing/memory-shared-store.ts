@@ -28,6 +28,7 @@ export type ViewOptions = {
   /** When it has: before the answer is heard. */
   readonly after?: (call: SharedCall, name: string) => Promise<void>;
   readonly fate?: (call: SharedCall, name: string) => CallFate;
+  readonly listsNothing?: boolean;
   readonly disk?: Disk;
   readonly parallelCalls?: number;
 };
@@ -89,8 +90,7 @@ class View implements SharedStore {
 
   async list(prefix: string, after: string, limit: number, signal?: AbortSignal): Promise<readonly SharedObject[]> {
     return this.#call("list", prefix, signal, () =>
-      this.#store
-        .names(prefix)
+      (this.#options.listsNothing === true ? [] : this.#store.names(prefix))
         .filter((name) => name > after && !name.slice(prefix.length).includes("/"))
         .slice(0, limit)
         .map((name) => ({ name, sizeBytes: this.#store.objects.get(name)?.length ?? 0 })),

@@ -52,6 +52,8 @@ export type SharedView = {
   readonly fate?: (call: SharedCall, name: string) => CallFate;
   readonly before?: ViewOptions["before"];
   readonly after?: ViewOptions["after"];
+  /** Listings show nothing: they are hints. */
+  readonly listsNothing?: boolean;
   /** How many calls of the store it lives to begin. */
   readonly calls?: number;
   readonly onRole?: (role: Role) => void;
@@ -133,6 +135,7 @@ export class SharedGroup {
         await gate();
       },
       ...(view.fate === undefined ? {} : { fate: view.fate }),
+      ...(view.listsNothing === undefined ? {} : { listsNothing: view.listsNothing }),
     });
     const election = this.elections.join(id);
     const journal = new SharedJournal({
