@@ -188,6 +188,26 @@ export function loadConfig(input: ConfigInput): LoadedConfig {
   };
 }
 
+/** `config` with other values, as written in a file, for some settings. Throws `invalid` that lists every problem. */
+export function withSettings(config: Config, raw: Readonly<Record<string, unknown>>): Config {
+  const problems: string[] = [];
+  const changed: Record<string, unknown> = { ...config };
+  for (const [key, value] of Object.entries(raw)) {
+    const setting = (settings as Readonly<Record<string, Setting<unknown>>>)[key];
+    if (setting === undefined) problems.push(unknownKey(key));
+    else {
+      try {
+        changed[key] = setting.parse(value);
+      } catch (error) {
+        problems.push(`${key}: ${(error as Error).message}`);
+      }
+    }
+  }
+  if (problems.length === 0) problems.push(...contradictions(changed as Config));
+  if (problems.length > 0) throw new HeadpondError("invalid", `configuration: ${problems.join("; ")}`);
+  return changed as Config;
+}
+
 /** `journal.checkpointEvery` → `HEADPOND_JOURNAL_CHECKPOINT_EVERY`. */
 export function environmentName(key: string): string {
   return `HEADPOND_${key

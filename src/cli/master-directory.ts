@@ -11,6 +11,7 @@ import type { Clock } from "../io/clock.ts";
 import type { Disk, DiskLock } from "../io/disk.ts";
 import { formatJournal } from "../journal/format.ts";
 import { readMeta } from "../journal/journal-meta.ts";
+import { settleMoves } from "../journal/migration.ts";
 import { formatSharedJournal } from "../journal/shared-format.ts";
 import type { SharedStore } from "../journal/shared-store.ts";
 
@@ -45,7 +46,11 @@ export type NewJournal = { readonly clusterId: ClusterId } & (
 export async function lockMaster(disk: Disk, directory: string): Promise<DiskLock> {
   await disk.makeDirectory(directory);
   const lock = await disk.lock(join(directory, lockName));
-  if (lock !== undefined) return lock;
+  if (lock !== undefined) {
+    // A move that an earlier process made may have left names to put in order.
+    await settleMoves(disk, directory);
+    return lock;
+  }
   throw new HeadpondError(
     "unavailable",
     `${directory}: already in use by another process: stop it, or choose another directory`,

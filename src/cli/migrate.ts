@@ -1,4 +1,7 @@
-/** `journal migrate`: what one master began becomes the first of several, in place, and back as long as it has not started so. */
+/**
+ * `journal migrate`: moves a running cluster to another journal. With `--dir`, at rest: what one master began becomes the first of several,
+ * in place, and back as long as it has not started so.
+ */
 
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
@@ -16,15 +19,19 @@ export function addMigrate({ signal }: Commands, parent: Commands["program"]): v
   leaf(
     parent,
     "migrate",
-    "make a stopped master with a local journal the first of several, or take that back before its first start",
-    "headpond journal migrate --dir /var/lib/headpond/master --to raft --id m1 --listen h1:7072",
+    "move a running cluster to another journal; or, with --dir, make a stopped local master the first of several",
+    "headpond journal migrate --to raft --member m1=h1:7072",
   )
-    .requiredOption("--dir <directory>", "master.dir of a master that does not run")
-    .requiredOption("--to <type>", "raft, or local to take it back")
-    .option("--id <id>", "master.id from now on", "m1")
-    .option("--listen <address>", "host:port by which other masters will reach its journal")
+    .option("--to <type>", "local, raft or zookeeper")
+    .option("--member <id=address...>", "for raft: host:port by which other masters will reach this one's journal")
+    .option("--without <id...>", "masters that need not be ready, and stay behind")
+    .option("--abort", "take back a move that is prepared and not decided")
+    .option("--dir <directory>", "master.dir of a master that does not run: raft, or local to take it back")
+    .option("--id <id>", "with --dir: master.id from now on", "m1")
+    .option("--listen <address>", "with --dir: host:port by which other masters will reach its journal")
     .action(
       action(signal, async (context, flags) => {
+        if (flags["dir"] === undefined) return (await import("./migrate-online.ts")).migrateOnline(context, flags);
         const directory = String(flags["dir"]);
         const to = String(flags["to"]);
         const disk = new NodeDisk({ isPrivate: true });

@@ -8,10 +8,11 @@ import type { ClusterId } from "../base/ids.ts";
 import { Random } from "../base/random.ts";
 import type { Logger } from "../io/logger.ts";
 import type { Metrics } from "../io/metrics.ts";
-import type { Journal } from "../journal/journal.ts";
+import type { Journal, StateMachine } from "../journal/journal.ts";
 import { LocalJournal } from "../journal/local-journal.ts";
 import { readIdentity } from "../journal/raft-identity.ts";
 import { RaftJournal } from "../journal/raft-journal.ts";
+import type { RaftJournalOptions } from "../journal/raft-journal-options.ts";
 import { readSharedIdentity } from "../journal/shared-place.ts";
 import { TcpPeers } from "../journal/tcp-peers.ts";
 import type { CommandResult } from "../namespace/command.ts";
@@ -38,6 +39,12 @@ export type JournalParts = {
   readonly namespace: Namespace;
   /** Of the master's own doors, once they are known. */
   readonly addresses: () => { readonly rpc: string; readonly http: string } | undefined;
+  /** Of the journal; by default the usual one of the master's directory. */
+  readonly directory?: string;
+  /** In place of the namespace itself. */
+  readonly machine?: StateMachine<CommandResult>;
+  /** As `JournalPlace.succession`. */
+  readonly succession?: RaftJournalOptions<unknown>["succession"];
 };
 
 export type MadeJournal = {
@@ -50,9 +57,9 @@ export type MadeJournal = {
 
 /** Not started. Throws `invalid` when the directory was made for another type of journal or another master. */
 export async function makeJournal(parts: JournalParts): Promise<MadeJournal> {
-  const { config, doors, logger, metrics, clusterId, namespace, addresses } = parts;
+  const { config, doors, logger, metrics, clusterId, namespace, addresses, succession } = parts;
   const { disk, clock, network, onFatal } = doors;
-  const directory = journalDirectory(config["master.dir"]);
+  const { directory = journalDirectory(config["master.dir"]), machine = namespace } = parts;
   const identity = await readIdentity(disk, directory);
   const shared = await readSharedIdentity(disk, directory);
   if (shared !== undefined && config["journal.type"] !== "zookeeper") {
@@ -61,7 +68,7 @@ export async function makeJournal(parts: JournalParts): Promise<MadeJournal> {
       `${directory} is of master ${shared.id} of a journal in shared storage: set journal.type to zookeeper and master.id to ${shared.id}`,
     );
   }
-  const common = { disk, clock, logger, metrics, directory, clusterId, machine: namespace, onFatal };
+  const common = { disk, clock, logger, metrics, directory, clusterId, machine, onFatal };
   const checkpointEveryBytes = config["journal.checkpointEvery"];
   switch (config["journal.type"]) {
     case "local": {
@@ -109,6 +116,7 @@ export async function makeJournal(parts: JournalParts): Promise<MadeJournal> {
         addresses: () => addresses() ?? { rpc: "", http: "" },
         software: version,
         featureLevel: featureLevelMax,
+        succession,
         onDiverged: (details) => (diverged = details),
         onRefused: (_id, reason) => (refusal = { reason, atMs: clock.monotonicMs() }),
         limits: {
@@ -142,7 +150,7 @@ export async function makeJournal(parts: JournalParts): Promise<MadeJournal> {
         random,
         clusterId,
         directory,
-        machine: namespace,
+        machine,
         addresses,
       });
     }

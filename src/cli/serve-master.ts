@@ -19,8 +19,8 @@ import { journalOfFirstStart } from "./founding.ts";
 import { Joining, type JoinOptions } from "./joining.ts";
 import { formatLocked, isEmpty, journalDirectory, lockMaster, stateDirectory } from "./master-directory.ts";
 import { advertisedHost, type Doors, reachedHost, type Served } from "./serve.ts";
-import { makeJournal } from "./serve-journal.ts";
 import { openConfiguredStore, sharedJournalToFormat } from "./serve-shared-journal.ts";
+import { makeSwitchingJournal } from "./serve-switching-journal.ts";
 import { openUnderStoreWith } from "./serve-under-store.ts";
 import { version } from "./version.ts";
 
@@ -57,7 +57,7 @@ export async function serveMaster(config: Config, given: Doors, options: ServeMa
     closers.push(() => namespace.close());
     // The journal tells the others where this master's doors are, as soon as there are any.
     const made: { master?: Master } = {};
-    const { journal, alarm, closeStore } = await makeJournal({
+    const journal = await makeSwitchingJournal({
       config,
       doors,
       logger,
@@ -66,7 +66,6 @@ export async function serveMaster(config: Config, given: Doors, options: ServeMa
       namespace,
       addresses: () => made.master?.addresses,
     });
-    if (closeStore !== undefined) closers.push(closeStore);
     closers.push(() => journal.close());
     const master = new Master({
       id: config["master.id"] as MasterId,
@@ -82,13 +81,11 @@ export async function serveMaster(config: Config, given: Doors, options: ServeMa
       metrics,
       rpcAddress: config["master.rpc"],
       httpAddress: config["master.http"],
-      ...(config["journal.type"] === "local"
-        ? {}
-        : { advertisedHost: reachedHost(config["master.rpc"].host, config, "master.rpc") }),
+      ...advertised(config),
       journal,
       namespace,
-      alarm,
-      verifyJournal: () => verifyJournal(disk, journalDirectory(directory)),
+      alarm: () => journal.alarm,
+      verifyJournal: () => verifyJournal(disk, journal.place.directory),
       openUnderStore: openUnderStoreWith(given, metrics),
       workerTimeoutMs: config["master.workerTimeout"],
       rates: definedRates(config),
@@ -119,6 +116,14 @@ function withAdvice(error: unknown, directory: string): unknown {
     `${error.message}. Nothing was changed: "headpond journal verify --dir ${journal}" lists all damage; ` +
     `put a good copy of ${directory} in its place, or begin anew in an empty directory`;
   return new HeadpondError("corrupt", message, { cause: error, details: error.details ?? {} });
+}
+
+/** A single master may be reached by whatever its clients have found; it may have company later. */
+function advertised(config: Config): { readonly advertisedHost?: string } {
+  const { host } = config["master.rpc"];
+  const isAlone = config["journal.type"] === "local" && config["master.advertise"] === undefined;
+  if (isAlone && (host === "0.0.0.0" || host === "::")) return {};
+  return { advertisedHost: reachedHost(host, config, "master.rpc") };
 }
 
 /** A wildcard says nothing to those who read the ready line. */

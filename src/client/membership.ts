@@ -4,7 +4,7 @@
  */
 
 import { masterService } from "../rpc/master-service.ts";
-import type { ReplyOf } from "../rpc/method.ts";
+import type { ReplyOf, RequestOf } from "../rpc/method.ts";
 import type { CallOptions, MasterCalls } from "./master-calls.ts";
 
 const methods = masterService.methods;
@@ -38,6 +38,17 @@ export class Membership {
   async remove(id: string, options: CallOptions = {}): Promise<boolean> {
     return (await this.#masters.call(methods.removeMember, { id }, { ...options, retryUnknown: true, isLong: true }))
       .changed;
+  }
+
+  /** A step of a move to another journal, of the master that answers: give the client one, and `follow: false`. */
+  move(
+    request: RequestOf<typeof methods.journalMove>,
+    options: CallOptions = {},
+  ): Promise<ReplyOf<typeof methods.journalMove>> {
+    return this.#masters.call(methods.journalMove, request, {
+      ...options,
+      ...(request.step === "report" ? { readOnly: true } : { retryUnknown: true, isLong: true }),
+    });
   }
 
   /** To `id`, or to the most advanced voter. Resolves with the id of who leads then, as far as the old leader knows. */

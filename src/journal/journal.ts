@@ -6,6 +6,8 @@
  * its index on every master. So there is nothing to roll back when leadership is lost.
  */
 
+import type { JournalType, MoveMember, MovePlan, MoveReport } from "./migration.ts";
+
 /** One committed command. */
 export type Entry = {
   /** Position in the log, from 1, without gaps. */
@@ -57,7 +59,7 @@ export type Role = "leader" | "standby";
 export type Proposed<Result> = { readonly index: number; readonly result: Result };
 
 export type JournalStatus = {
-  readonly type: "local" | "raft" | "zookeeper";
+  readonly type: JournalType;
   readonly role: Role;
   readonly term: number;
   readonly firstIndex: number;
@@ -122,6 +124,17 @@ export type SavedCheckpoint = {
   readonly configuration?: object | undefined;
 };
 
+/** The steps of a move to another journal, of this master (docs/migration.md). */
+export interface JournalMoves {
+  report(): MoveReport;
+  /** May be asked for again. Throws `invalid`, `already-exists` while another move is prepared. */
+  prepare(plan: MovePlan): Promise<MoveReport>;
+  /** Of the leader: ends the journal in force. Resolves when this master has opened the new one. */
+  commit(move: string, members: Readonly<Record<string, MoveMember>>): Promise<MoveReport>;
+  /** Takes back what is prepared. Throws `invalid` when the mark is committed. Of the leader first: then it cannot be committed any more. */
+  abort(move: string): Promise<MoveReport>;
+}
+
 export interface Journal<Result> {
   /** Recovers, and resolves when every durable entry is applied. Rejects with `corrupt` naming file and offset, never drops acknowledged entries. */
   start(): Promise<void>;
@@ -130,6 +143,9 @@ export interface Journal<Result> {
   readonly leaderAddress: string | undefined;
   /** `undefined`: this journal has one member. */
   readonly cluster: JournalCluster | undefined;
+  /** Of a journal that can move to another one: as `JournalCluster.onMembersChange`, of the present one and of those to come. */
+  onMembersChange?(listener: () => void): void;
+  readonly moves?: JournalMoves | undefined;
   /** Called at every change of role, also during `start`. */
   onRoleChange(listener: (role: Role) => void): void;
   /**

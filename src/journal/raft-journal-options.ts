@@ -29,6 +29,11 @@ export type RaftJournalOptions<Result> = {
   /** Where clients and workers find this master; empty while that is not known. */
   readonly addresses: () => { readonly rpc: string; readonly http: string };
   readonly limits?: Partial<RaftJournalLimits>;
+  /**
+   * The journal takes the place of another one at this moment, on a disk that has promised nothing in it yet: votes need not wait for the end of
+   * leases that an earlier life may have granted, and who led the old one stands for election as soon as a majority is connected.
+   */
+  readonly succession?: "led" | "followed" | undefined;
   /** Told to the other masters. */
   readonly software?: string;
   readonly featureLevel?: number;

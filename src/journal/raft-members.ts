@@ -20,6 +20,8 @@ export type RaftMembersOptions = {
   readonly identity: RaftIdentity;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Stands for election as soon as a majority is connected. */
+  readonly succeeds: boolean;
   readonly software: string;
   readonly featureLevel: number;
   readonly limits: RaftMembersLimits;
@@ -67,9 +69,11 @@ export class RaftMembers implements Omit<JournalCluster, "freshnessMs"> {
   #lookedAtMs = Number.NEGATIVE_INFINITY;
   #isShortOfSpace = false;
   #closed = false;
+  #succeeds: boolean;
 
   constructor(options: RaftMembersOptions) {
     this.#options = options;
+    this.#succeeds = options.succeeds;
   }
 
   members(): readonly JournalMember[] {
@@ -154,6 +158,7 @@ export class RaftMembers implements Omit<JournalCluster, "freshnessMs"> {
     const { clock, peers, limits } = this.#options;
     const nowMs = clock.monotonicMs();
     for (const watcher of this.#watchers) watcher();
+    if (this.#succeeds) this.#succeed(nowMs);
     if (nowMs - this.#lookedAtMs < limits.lookEveryMs) return;
     this.#lookedAtMs = nowMs;
     const report = this.#ownReport();
@@ -344,6 +349,16 @@ export class RaftMembers implements Omit<JournalCluster, "freshnessMs"> {
       if (!isSame) changes.push({ type: "describe", id, member });
     }
     if (changes.length > 0 && core.changeMembership(changes, clock.monotonicMs()).accepted) wake();
+  }
+
+  #succeed(nowMs: number): void {
+    const { core, identity, wake } = this.#options;
+    const { voters } = core.configuration.configuration;
+    const there = voters.filter((id) => id === identity.self.id || this.#connected.has(id));
+    if (core.leader !== undefined) this.#succeeds = false;
+    if (!this.#succeeds || core.role !== "follower" || there.length * 2 <= voters.length) return;
+    core.campaign(nowMs);
+    wake();
   }
 
   #countFull(): void {

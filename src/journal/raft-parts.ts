@@ -77,7 +77,7 @@ export function assembleRaft<Result>(all: RaftPartsOptions<Result>): RaftParts<R
     hardState: toHardState(wal.hardState),
     configurations,
     appliedIndex,
-    restartedAtMs: clock.monotonicMs(),
+    restartedAtMs: clock.monotonicMs() - (options.succession === undefined ? 0 : config.electionTimeoutMs),
     admitted: isAdmitted,
   });
   const divergence = new RaftDivergence({ trust: place.trust, core, logger, onRaised: all.onDiverged });
@@ -129,6 +129,7 @@ export function assembleRaft<Result>(all: RaftPartsOptions<Result>): RaftParts<R
     identity,
     clock,
     logger,
+    succeeds: options.succession === "led",
     software: options.software ?? "",
     featureLevel: options.featureLevel ?? 1,
     limits: { ...defaultRaftJournalLimits.members, ...limits.members },

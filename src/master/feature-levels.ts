@@ -13,7 +13,7 @@ import { featureLevelMax, featureLevelOf } from "../namespace/feature-level.ts";
 
 export type FeatureLevelsDependencies = {
   readonly namespace: { readonly featureLevel: number };
-  readonly journal: Pick<Journal<unknown>, "cluster">;
+  readonly journal: Pick<Journal<unknown>, "cluster" | "onMembersChange">;
   readonly clock: Clock;
   readonly logger: Logger;
   /** What this software understands; others in tests. */
@@ -39,7 +39,10 @@ export class FeatureLevels {
     this.#deps = dependencies;
     this.#understood = dependencies.understood ?? featureLevelMax;
     this.#levelOf = dependencies.levelOf ?? featureLevelOf;
-    dependencies.journal.cluster?.onMembersChange(() => this.#wake());
+    const { journal } = dependencies;
+    const wake = (): void => this.#wake();
+    if (journal.onMembersChange === undefined) journal.cluster?.onMembersChange(wake);
+    else journal.onMembersChange(wake);
   }
 
   /** Throws `unsupported` when the cluster's level does not allow `command` yet. */

@@ -13,6 +13,7 @@ import type { MasterLists } from "./master-lists.ts";
 import type { MemberService } from "./member-service.ts";
 import type { Models } from "./models.ts";
 import type { MountService } from "./mount-service.ts";
+import { moveStep } from "./move-service.ts";
 import type { NamespaceService } from "./namespace-service.ts";
 import type { SessionService } from "./session-service.ts";
 import type { StatusService } from "./status-service.ts";
@@ -128,6 +129,7 @@ export function masterHandlers(services: Services): Handlers<MasterMethods> {
     journalStatus: () => status.journalStatus(),
     journalCheckpoint: () => status.journalCheckpoint(),
     journalBackup: (request, { signal }) => backups.backup(request, signal),
+    journalMove: (request) => moveStep(core.journal.moves, request),
     journalVerify: () => status.journalVerify(),
     serverInfo: () => status.serverInfo(),
 

@@ -27,7 +27,10 @@ export class MasterLists {
   constructor(dependencies: MasterListsDependencies) {
     this.#deps = dependencies;
     dependencies.journal.onRoleChange(() => this.refresh());
-    dependencies.journal.cluster?.onMembersChange(() => this.refresh());
+    const { journal } = dependencies;
+    const refresh = (): void => this.refresh();
+    if (journal.onMembersChange === undefined) journal.cluster?.onMembersChange(refresh);
+    else journal.onMembersChange(refresh);
   }
 
   /** The same object until it changes. */

@@ -71,6 +71,11 @@ export function encodeCommand(command: Command): Buffer {
   return w.bytes();
 }
 
+/** Without decoding it. */
+export function isKind(payload: Uint8Array, kind: CommandKind): boolean {
+  return payload[0] === commandFormat && payload[1] === kindNumbers.get(kind);
+}
+
 /** Throws `corrupt` for damaged bytes and `unsupported` for those of newer software. */
 export function decodeCommand(payload: Uint8Array): Command {
   return decode(payload).command;

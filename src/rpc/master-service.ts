@@ -115,8 +115,10 @@ export const ChangeEvent = Type.Object({
 });
 export type ChangeEvent = Static<typeof ChangeEvent>;
 
+const JournalTypeSchema = oneOf("local", "raft", "zookeeper");
+
 export const JournalStatusSchema = Type.Object({
-  type: oneOf("local", "raft", "zookeeper"),
+  type: JournalTypeSchema,
   role: oneOf("leader", "standby"),
   term: Count,
   firstIndex: Count,
@@ -125,6 +127,25 @@ export const JournalStatusSchema = Type.Object({
   appliedIndex: Count,
   checkpointIndex: Count,
   bytes: Count,
+});
+
+/** How a master stands to a move of the journal. */
+export const MoveReportSchema = Type.Object({
+  id: Type.String(),
+  type: JournalTypeSchema,
+  /** Of the journal in force; each move begins a new one. */
+  generation: Count,
+  leads: Type.Boolean(),
+  phase: oneOf("none", "preparing", "ready", "moving", "moved", "left-behind"),
+  move: Type.Optional(Type.String()),
+  from: Type.Optional(JournalTypeSchema),
+  to: Type.Optional(JournalTypeSchema),
+  appliedIndex: Count,
+  copiedIndex: Count,
+  member: Type.Optional(Type.Object({ address: Type.String(), incarnation: Type.String() })),
+  /** Where the last move cut, and the digest of the state there. */
+  cut: Type.Optional(Type.Object({ index: Count, digest: Type.String() })),
+  problem: Type.Optional(Type.String()),
 });
 
 /** Of a backup: first `about`, then the state of its checkpoint in pieces, then the entries behind it in pieces. */
@@ -373,6 +394,19 @@ export const masterService = service("headpond.master", 1, {
       digest: Type.String(),
       findings: Type.Array(Type.String()),
     }),
+  ),
+  /** A step of a move to another journal, of the master that is asked (docs/migration.md). `settings` and `members` are JSON objects. */
+  journalMove: unary(
+    "journalMove",
+    Type.Object({
+      step: oneOf("report", "prepare", "commit", "abort"),
+      move: Type.Optional(Type.String({ maxLength: 64 })),
+      to: Type.Optional(JournalTypeSchema),
+      address: Type.Optional(Type.String({ maxLength: 300 })),
+      settings: Type.Optional(Type.String({ maxLength: 65_536 })),
+      members: Type.Optional(Type.String({ maxLength: 65_536 })),
+    }),
+    MoveReportSchema,
   ),
   /**
    * Of any master. `history`: from its oldest checkpoint instead of its newest; `local`: what it has, if no leader can be asked how much
