@@ -19,13 +19,8 @@ import type {
 } from "../base/cluster.ts";
 import type { Attributes, FileDescriptor, FileStatus, MountInfo, TtlAction } from "../base/file.ts";
 import type { FileVersionId, InodeId, JobId, WorkerId } from "../base/ids.ts";
-import {
-  type BackupItem,
-  type ChangeEvent,
-  type InodeRef,
-  masterService,
-  type SyncProgress,
-} from "../rpc/master-service.ts";
+import type { BackupItem } from "../rpc/journal-schemas.ts";
+import { type ChangeEvent, type InodeRef, masterService, type SyncProgress } from "../rpc/master-service.ts";
 import type { Method, ReplyOf, RequestOf } from "../rpc/method.ts";
 import { type ClientParts, type ConnectOptions, connectParts } from "./connect-parts.ts";
 import { HeadpondFile } from "./file.ts";

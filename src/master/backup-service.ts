@@ -8,7 +8,8 @@ import type { ClusterId, MasterId } from "../base/ids.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Disk } from "../io/disk.ts";
 import type { Entry, SavedCheckpoint } from "../journal/journal.ts";
-import type { BackupItem, MasterMethods } from "../rpc/master-service.ts";
+import type { BackupItem } from "../rpc/journal-schemas.ts";
+import type { MasterMethods } from "../rpc/master-service.ts";
 import type { RequestOf } from "../rpc/method.ts";
 import type { Core } from "./core.ts";
 

@@ -21,7 +21,6 @@ import {
 import { Attributes, ContentDigest, FileDescriptor, FileStatus, MountInfo, TtlAction } from "../base/file.ts";
 import { MasterList } from "../base/masters.ts";
 import {
-  BytesSchema,
   ClusterIdSchema,
   Count,
   FileVersionIdSchema,
@@ -34,6 +33,7 @@ import {
   TimeMs,
   WorkerIdSchema,
 } from "../base/schema.ts";
+import { BackupItem, JournalMoveSchema, JournalStatusSchema, MoveReportSchema } from "./journal-schemas.ts";
 import { service, stream, unary } from "./method.ts";
 
 const PathText = Type.String({ minLength: 1, maxLength: 4096 });
@@ -114,67 +114,6 @@ export const ChangeEvent = Type.Object({
   inodeId: Type.Optional(InodeIdSchema),
 });
 export type ChangeEvent = Static<typeof ChangeEvent>;
-
-const JournalTypeSchema = oneOf("local", "raft", "zookeeper");
-
-export const JournalStatusSchema = Type.Object({
-  type: JournalTypeSchema,
-  role: oneOf("leader", "standby"),
-  term: Count,
-  firstIndex: Count,
-  lastIndex: Count,
-  commitIndex: Count,
-  appliedIndex: Count,
-  checkpointIndex: Count,
-  bytes: Count,
-});
-
-/** How a master stands to a move of the journal. */
-export const MoveReportSchema = Type.Object({
-  id: Type.String(),
-  type: JournalTypeSchema,
-  /** Of the journal in force; each move begins a new one. */
-  generation: Count,
-  leads: Type.Boolean(),
-  phase: oneOf("none", "preparing", "ready", "moving", "moved", "left-behind"),
-  move: Type.Optional(Type.String()),
-  from: Type.Optional(JournalTypeSchema),
-  to: Type.Optional(JournalTypeSchema),
-  appliedIndex: Count,
-  copiedIndex: Count,
-  member: Type.Optional(Type.Object({ address: Type.String(), incarnation: Type.String() })),
-  /** Where the last move cut, and the digest of the state there. */
-  cut: Type.Optional(Type.Object({ index: Count, digest: Type.String() })),
-  problem: Type.Optional(Type.String()),
-});
-
-/** Of a backup: first `about`, then the state of its checkpoint in pieces, then the entries behind it in pieces. */
-export const BackupItem = Type.Object({
-  about: Type.Optional(
-    Type.Object({
-      clusterId: ClusterIdSchema,
-      master: Type.String(),
-      createdMs: TimeMs,
-      /** Absent: the entries begin with the first one ever. */
-      checkpoint: Type.Optional(
-        Type.Object({
-          index: Count,
-          term: Count,
-          digest: Type.String(),
-          bytes: Count,
-          xxh64: Type.String(),
-          /** Members as of then, as JSON; absent of a local journal. */
-          configuration: Type.Optional(Type.String()),
-        }),
-      ),
-      /** Last entry that will come. */
-      toIndex: Count,
-    }),
-  ),
-  state: Type.Optional(BytesSchema),
-  entries: Type.Optional(Type.Array(Type.Object({ index: Count, term: Count, payload: BytesSchema }))),
-});
-export type BackupItem = Static<typeof BackupItem>;
 
 export const masterService = service("headpond.master", 1, {
   // Sessions.
@@ -396,18 +335,7 @@ export const masterService = service("headpond.master", 1, {
     }),
   ),
   /** A step of a move to another journal, of the master that is asked (docs/migration.md). `settings` and `members` are JSON objects. */
-  journalMove: unary(
-    "journalMove",
-    Type.Object({
-      step: oneOf("report", "prepare", "commit", "abort"),
-      move: Type.Optional(Type.String({ maxLength: 64 })),
-      to: Type.Optional(JournalTypeSchema),
-      address: Type.Optional(Type.String({ maxLength: 300 })),
-      settings: Type.Optional(Type.String({ maxLength: 65_536 })),
-      members: Type.Optional(Type.String({ maxLength: 65_536 })),
-    }),
-    MoveReportSchema,
-  ),
+  journalMove: unary("journalMove", JournalMoveSchema, MoveReportSchema),
   /**
    * Of any master. `history`: from its oldest checkpoint instead of its newest; `local`: what it has, if no leader can be asked how much
    * there is; `stateOnly`: the checkpoint alone.
