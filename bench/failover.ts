@@ -131,7 +131,7 @@ function emitStale({ emit }: BenchmarkContext, stale: readonly StaleReads[], con
     value: sum((reads) => reads.stale),
     unit: "1",
     runs: stale.length,
-    conditions: `${conditions}; asked of a leader that was frozen, cut off or hung and came back: ${sum((reads) => reads.answered)} answers, ${sum((reads) => reads.refused)} refusals, ${sum((reads) => reads.acknowledged)} changes meanwhile`,
+    conditions: `${conditions}; asked of a leader that was frozen, cut off or hung and came back: ${sum((reads) => reads.answered)} answers, ${sum((reads) => reads.answeredFollowing)} to clients that follow, ${sum((reads) => reads.refused)} refusals, ${sum((reads) => reads.acknowledged)} changes meanwhile`,
   });
 }
 

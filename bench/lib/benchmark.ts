@@ -18,6 +18,8 @@ export type BenchmarkContext = {
   readonly size: BenchmarkSize;
   /** The one metric that is asked for; undefined: all. */
   readonly only: string | undefined;
+  /** Where the page goes that some benchmarks can write. */
+  readonly report?: string | undefined;
   readonly emit: (result: Result) => void;
   /** Progress, for people. */
   readonly note: (text: string) => void;

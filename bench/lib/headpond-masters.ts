@@ -2,6 +2,8 @@
 
 import { connect, type HeadpondClient } from "../../src/client/client.ts";
 import { MasterGroup, type MasterGroupOptions, type MasterNode } from "../../src/testing/master-group.ts";
+import { runOutstanding } from "./benchmark.ts";
+import { LostWriteProbe, type LostWrites } from "./lost-writes.ts";
 import {
   type FailoverResult,
   type LoadResult,
@@ -82,6 +84,11 @@ export class HeadpondMasters {
     return measureLoad({ outstanding, seconds, task: () => this.create(), servers: this.#processes() });
   }
 
+  /** So many creates, whatever time they take. */
+  async writeMany(count: number, outstanding: number): Promise<void> {
+    await runOutstanding(count, outstanding, () => this.create());
+  }
+
   /** Linearizable, at the leader. */
   reads(outstanding: number, seconds: number): Promise<LoadResult> {
     const task = (): Promise<unknown> => this.client.stat(this.#somePath());
@@ -130,12 +137,14 @@ export class HeadpondMasters {
    * Makes the leader useless under load by `strike`, without an end of its process, waits until another one acknowledges, and for
    * a while longer; then `relieve` lets it go on. Meanwhile it is asked for what it must not know.
    */
-  async disabled(blow: Blow): Promise<FailoverResult & { readonly reads: StaleReads }> {
+  async disabled(blow: Blow): Promise<FailoverResult & { readonly reads: StaleReads; readonly writes: LostWrites }> {
     for (let attempt = 0; attempt < attemptsMax; attempt++) {
       const leader = await this.group.leader();
       const probe = await StaleReadProbe.start(this.client, leader.rpc, `/probe-${this.#counter++}`);
+      const writeProbe = await LostWriteProbe.start(this.client, leader.rpc, `/writes-${this.#counter++}`);
       let result: FailoverResult;
       let reads: StaleReads;
+      let writes: LostWrites;
       // On a starved machine another one may lead by now: then this round proves nothing.
       let isLeader = false;
       try {
@@ -151,11 +160,26 @@ export class HeadpondMasters {
         if (isLeader) await blow.relieve(leader);
         await pause(usefulMs);
         reads = await probe.stop();
+        writes = await writeProbe.stop();
       }
       await this.level();
-      if (isLeader) return { ...result, reads };
+      if (isLeader) return { ...result, reads, writes };
     }
     throw new Error(`the leader changed by itself in each of ${attemptsMax} rounds`);
+  }
+
+  /** Ends the leader by SIGTERM under load, as an operator does, and brings it back. */
+  async closed(): Promise<FailoverResult> {
+    let leader = await this.group.leader();
+    const result = await this.struck(
+      () => leader.role?.process.child.kill("SIGTERM"),
+      async () => {
+        leader = await this.group.leader();
+      },
+    );
+    await this.group.restart(leader, "SIGTERM");
+    await this.level();
+    return result;
   }
 
   /** Hands over under load. `ms`: the longest time without an acknowledgement. */

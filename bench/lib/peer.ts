@@ -125,22 +125,31 @@ export async function measureFailover(
   }
 }
 
-/** The longest time without an acknowledgement from the beginning of `act` to a moment after its end. */
+/** The longest time without an acknowledgement, from the beginning of `act` until a write is acknowledged that began after its end. */
 export async function measureGap(load: FailoverLoad, act: () => Promise<unknown>): Promise<FailoverResult> {
   let lastMs = Number.POSITIVE_INFINITY;
   let gapMs = 0;
-  const running = new RunningLoad(load, (_, endedMs) => {
+  let actedMs = Number.POSITIVE_INFINITY;
+  const goesOn = Promise.withResolvers<void>();
+  const running = new RunningLoad(load, (beganMs, endedMs) => {
     gapMs = Math.max(gapMs, endedMs - lastMs);
     lastMs = endedMs;
+    if (beganMs > actedMs) goesOn.resolve();
   });
+  let timer: NodeJS.Timeout | undefined;
   try {
     await pause(load.settleMs);
     const failedBefore = running.failed;
     gapMs = 0;
     await act();
+    actedMs = performance.now();
+    const late = new Error(`no write was acknowledged within ${load.timeoutMs} ms afterwards`);
+    timer = setTimeout(() => goesOn.reject(late), load.timeoutMs);
+    await goesOn.promise;
     await pause(load.settleMs);
     return { ms: gapMs, failed: running.failed - failedBefore };
   } finally {
+    clearTimeout(timer);
     await running.stop();
   }
 }

@@ -1,5 +1,5 @@
 /**
- * Counts stale reads: one client counts up a value at whoever leads, others ask one master only, which was cut off or frozen.
+ * Counts stale reads: one client counts up a value at whoever leads, others ask one master only, which was cut off or frozen, and others whoever leads.
  * An answer that is older than what was acknowledged before its question is stale. There must be none; refusals are right.
  */
 
@@ -8,6 +8,8 @@ import { connect, type HeadpondClient } from "../../src/client/client.ts";
 export type StaleReads = {
   /** Questions that the pinned master answered with a value. */
   readonly answered: number;
+  /** Of clients that follow the leader. */
+  readonly answeredFollowing: number;
   readonly refused: number;
   readonly stale: number;
   /** What the value was counted up to meanwhile. */
@@ -15,6 +17,7 @@ export type StaleReads = {
 };
 
 const readers = 8;
+const followers = 4;
 const readTimeoutMs = 20_000;
 /** So many of the questions that were refused at once are asked anew in a second, by each reader. */
 const refusedPauseMs = 10;
@@ -26,6 +29,7 @@ export class StaleReadProbe {
   #acknowledged = 0;
   #stopped = false;
   #answered = 0;
+  #answeredFollowing = 0;
   #refused = 0;
   #stale = 0;
   readonly #lanes: Promise<void>[] = [];
@@ -44,7 +48,8 @@ export class StaleReadProbe {
     await client.stat(path);
     const probe = new StaleReadProbe(writer, client, path);
     probe.#lanes.push(probe.#countUp());
-    for (let i = 0; i < readers; i++) probe.#lanes.push(probe.#read());
+    for (let i = 0; i < readers; i++) probe.#lanes.push(probe.#read(client));
+    for (let i = 0; i < followers; i++) probe.#lanes.push(probe.#read(writer));
     return probe;
   }
 
@@ -55,6 +60,7 @@ export class StaleReadProbe {
     await this.#pinned.close();
     return {
       answered: this.#answered,
+      answeredFollowing: this.#answeredFollowing,
       refused: this.#refused,
       stale: this.#stale,
       acknowledged: this.#acknowledged,
@@ -68,15 +74,16 @@ export class StaleReadProbe {
     }
   }
 
-  async #read(): Promise<void> {
+  async #read(client: HeadpondClient): Promise<void> {
     while (!this.#stopped) {
       const floor = this.#acknowledged;
       try {
-        const { attributes } = await this.#pinned.stat(this.#path);
-        this.#answered++;
+        const { attributes } = await client.stat(this.#path);
+        if (client === this.#pinned) this.#answered++;
+        else this.#answeredFollowing++;
         if (Number(attributes["n"]) < floor) this.#stale++;
       } catch {
-        this.#refused++;
+        if (client === this.#pinned) this.#refused++;
         await new Promise((done) => setTimeout(done, refusedPauseMs));
       }
     }
