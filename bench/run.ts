@@ -1,12 +1,13 @@
 /**
  * `npm run bench`: lists the benchmarks; `npm run bench NAME [-- --quick]` runs one. Results are JSON lines on stdout, progress
- * goes to stderr. `--only METRIC`: no more of it than that figure needs, where a benchmark has parts. `--smoke` runs every benchmark at its smallest size, so that none rots: it checks that each still works,
+ * goes to stderr. `--only METRIC`: no more of it than that figure needs, where a benchmark has parts. `--report FILE`: writes the page too, where a benchmark has one. `--smoke` runs every benchmark at its smallest size, so that none rots: it checks that each still works,
  * and judges no figure.
  */
 
 import { parseArgs } from "node:util";
 import { distribute } from "./distribute.ts";
 import { failover } from "./failover.ts";
+import { journals } from "./journals.ts";
 import type { Benchmark, BenchmarkSize, Result } from "./lib/benchmark.ts";
 import { metaLocal } from "./meta-local.ts";
 import { metaRaft } from "./meta-raft.ts";
@@ -23,13 +24,19 @@ const benchmarks: readonly Benchmark[] = [
   readMiss,
   distribute,
   failover,
+  journals,
   snapshot,
 ];
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { quick: { type: "boolean" }, smoke: { type: "boolean" }, only: { type: "string" } },
+    options: {
+      quick: { type: "boolean" },
+      smoke: { type: "boolean" },
+      only: { type: "string" },
+      report: { type: "string" },
+    },
   });
   const size: BenchmarkSize = values.smoke === true ? "smoke" : values.quick === true ? "quick" : "full";
   const [name] = positionals;
@@ -52,6 +59,7 @@ async function main(): Promise<number> {
       await benchmark.run({
         size,
         only: values.only,
+        report: values.report,
         emit: (given) => {
           const { ratio, ...rest } = given;
           // A peer's figure can round to 0 at smoke size: no ratio is better than a wrong one.
