@@ -5,7 +5,6 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { open } from "node:fs/promises";
 import { connect as connectSocket } from "node:net";
 import { join } from "node:path";
 import { MiB } from "../src/base/units.ts";
@@ -14,6 +13,7 @@ import { connect } from "../src/client/client.ts";
 import { type Benchmark, type BenchmarkContext, bySize, median, round } from "./lib/benchmark.ts";
 import { startNginx } from "./lib/nginx.ts";
 import { cpuSeconds, freePort, startMaster, startWorker, withDirectory } from "./lib/processes.ts";
+import { writeRandomFile } from "./lib/random-file.ts";
 
 export const readCached: Benchmark = {
   name: "read-cached",
@@ -168,17 +168,4 @@ async function iperfRate(seconds: number): Promise<number | undefined> {
   const report = JSON.parse(text) as { end?: { sum_received?: { bits_per_second?: number } } };
   const bits = report.end?.sum_received?.bits_per_second;
   return bits === undefined ? undefined : bits / 8;
-}
-
-async function writeRandomFile(directory: string, name: string, bytes: number): Promise<void> {
-  const { mkdir } = await import("node:fs/promises");
-  const { randomFillSync } = await import("node:crypto");
-  await mkdir(directory, { recursive: true });
-  const file = await open(join(directory, name), "w");
-  const buffer = Buffer.alloc(4 * MiB);
-  for (let written = 0; written < bytes; written += buffer.length) {
-    randomFillSync(buffer);
-    await file.write(buffer);
-  }
-  await file.close();
 }

@@ -14,6 +14,7 @@ import { metaRaft } from "./meta-raft.ts";
 import { metaRestart } from "./meta-restart.ts";
 import { readCached } from "./read-cached.ts";
 import { readMiss } from "./read-miss.ts";
+import { readPeer } from "./read-peer.ts";
 import { snapshot } from "./snapshot.ts";
 
 const benchmarks: readonly Benchmark[] = [
@@ -22,6 +23,7 @@ const benchmarks: readonly Benchmark[] = [
   metaRestart,
   readCached,
   readMiss,
+  readPeer,
   distribute,
   failover,
   journals,

@@ -37,6 +37,12 @@ export function anonymousBytes({ pid }: ServerProcess): number {
   return Number(match?.[1]) * 1024;
 }
 
+/** All resident memory. */
+export function residentBytes({ pid }: ServerProcess): number {
+  const match = /VmRSS:\s+([0-9]+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"));
+  return Number(match?.[1]) * 1024;
+}
+
 /** The first line that a process prints; rejects with the end of its log if it ends before. */
 export function firstLine(process: ServerProcess): Promise<string> {
   return new Promise((done, fail) => {

@@ -8,6 +8,7 @@
 
 import { Worker } from "node:worker_threads";
 import { HeadpondError } from "../base/errors.ts";
+import { MiB } from "../base/units.ts";
 import type { SenderReport, SenderRequest, SenderThreadData } from "./file-sender-messages.ts";
 import type { Logger } from "./logger.ts";
 import { type SystemCalls, systemCalls } from "./system-calls.ts";
@@ -39,6 +40,13 @@ type SenderThread = { readonly worker: Worker; readonly counter: number; streams
 /** Sends at once, over all threads; more wait for none, they are refused: readers are bounded before they come here. */
 const sendsMax = 16_384;
 
+/** A short range that a socket takes at once is not worth the way to another thread and back. */
+const atOnceBytesMax = 4 * MiB;
+const atOncePieceBytes = MiB;
+/** The share of the caller's thread that may go there: of each window so much. */
+const atOnceWindowMs = 100;
+const atOnceShareMs = 40;
+
 export class FileSender {
   readonly #calls: SystemCalls;
   readonly #logger: Logger;
@@ -47,6 +55,8 @@ export class FileSender {
   /** Keys of epoll: from 1, because 0 is the wake-up. */
   #lastId = 0;
   #failure: Error | undefined;
+  #windowBeganMs = 0;
+  #windowUsedMs = 0;
   #onIdle: () => void = () => {};
 
   private constructor(calls: SystemCalls, logger: Logger) {
@@ -84,6 +94,9 @@ export class FileSender {
       if (this.#pending.size >= sendsMax) {
         return reject(new HeadpondError("overloaded", `${sendsMax} files are being sent already`));
       }
+      const atOnceBytes = this.#sendAtOnce(request);
+      if (atOnceBytes > 0) request.onSent(atOnceBytes);
+      if (atOnceBytes === request.lengthBytes) return resolve(atOnceBytes);
       const thread = this.#leastBusy();
       // A number of our own: the owner may close the socket meanwhile, and its number would be somebody else's.
       const socket = this.#calls.duplicate(request.socket);
@@ -105,7 +118,7 @@ export class FileSender {
         },
         settle: ({ outcome, sentBytes }) => {
           ended();
-          if (outcome === "sent") resolve(sentBytes);
+          if (outcome === "sent") resolve(atOnceBytes + sentBytes);
           else if (signal?.aborted) reject(signal.reason as Error);
           else if (outcome === "stalled") {
             const message = `the reader took no bytes for ${request.stallTimeoutMs} ms`;
@@ -115,7 +128,9 @@ export class FileSender {
       });
       thread.streams++;
       signal?.addEventListener("abort", onAbort, { once: true });
-      const { file, position, lengthBytes, stallTimeoutMs } = request;
+      const { file, stallTimeoutMs } = request;
+      const position = request.position + atOnceBytes;
+      const lengthBytes = request.lengthBytes - atOnceBytes;
       this.#tell(thread, { kind: "send", id, socket, file, position, lengthBytes, stallTimeoutMs });
       return undefined;
     });
@@ -158,6 +173,27 @@ export class FileSender {
     this.#failure ??= new HeadpondError("internal", "a thread that sends files has failed", { cause: error });
     for (const { fail } of this.#pending.values()) fail(this.#failure);
     this.#onIdle();
+  }
+
+  /** What the socket takes without anybody waiting, neither for it nor for the disk. Returns how many bytes. */
+  #sendAtOnce({ socket, file, position, lengthBytes }: FileSend): number {
+    if (lengthBytes > atOnceBytesMax) return 0;
+    const beganMs = performance.now();
+    if (beganMs - this.#windowBeganMs > atOnceWindowMs) {
+      this.#windowBeganMs = beganMs;
+      this.#windowUsedMs = 0;
+    }
+    if (this.#windowUsedMs > atOnceShareMs) return 0;
+    let done = 0;
+    while (done < lengthBytes) {
+      const count = Math.min(atOncePieceBytes, lengthBytes - done);
+      if (!this.#calls.isInMemory(file, position + done + count - 1)) break;
+      const sent = this.#calls.sendFile(socket, file, position + done, count);
+      if (sent <= 0) break;
+      done += sent;
+    }
+    this.#windowUsedMs += performance.now() - beganMs;
+    return done;
   }
 
   #leastBusy(): SenderThread {

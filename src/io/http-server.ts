@@ -4,6 +4,7 @@
  * (`listen`) or from a port that several protocols share (`handleConnection`).
  */
 
+import { once } from "node:events";
 import http from "node:http";
 import type net from "node:net";
 import { errorTable, isHeadpondError, toHeadpondError } from "../base/errors.ts";
@@ -33,6 +34,8 @@ export class HttpServer {
   readonly #logger: Logger;
   readonly #limits: HttpLimits;
   readonly #sockets = new Set<net.Socket>();
+  /** The last response of each connection. */
+  readonly #last = new WeakMap<net.Socket, http.ServerResponse>();
   #activeCount = 0;
   #closing = false;
   #onIdle: () => void = () => {};
@@ -106,9 +109,13 @@ export class HttpServer {
   async #serve(incoming: http.IncomingMessage, outgoing: http.ServerResponse): Promise<void> {
     const request = new HttpRequest(incoming, outgoing, this.#limits, this.#clock);
     const response = new HttpResponse(request, outgoing, this.#limits, this.#clock);
+    const before = this.#last.get(incoming.socket);
+    this.#last.set(incoming.socket, outgoing);
     this.#activeCount++;
     if (this.#closing) outgoing.shouldKeepAlive = false;
     try {
+      // A client may ask again before it has been answered to the end. Each answer has the connection to itself, and is not kept in memory meanwhile.
+      if (outgoing.socket === null && before !== undefined && !before.closed) await once(before, "close");
       await this.#handler(request, response);
       if (!response.ended) throw new Error("the handler returned without ending the response");
     } catch (error) {

@@ -154,7 +154,7 @@ export class PeerRoutes {
       "content-length": file.blockLength(block) - from,
       [checksumHeader]: Buffer.from(checksum).toString("hex"),
     });
-    if (sender?.isUsable === true && response.canSendFile && fetcher.current(file, block) === undefined) {
+    if (sender?.isUsable === true && response.canSendFile && file.has(block) && file.isChecked(block)) {
       const position = block * file.descriptor.blockSizeBytes + from;
       const lengthBytes = file.blockLength(block) - from;
       const sent = await file.withDescriptor((descriptor) =>

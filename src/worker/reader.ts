@@ -118,6 +118,7 @@ export class Reader {
     const { blockSizeBytes } = file.descriptor;
     const end = position + length;
     const writes = new Set<Promise<void>>();
+    const spare: Uint8Array[] = [];
     let failure: { readonly error: unknown } | undefined;
     let prefetched = Math.floor(from / blockSizeBytes);
     try {
@@ -145,7 +146,7 @@ export class Reader {
         }
         while (writes.size >= limits.piecesMax) await Promise.race(writes);
         const hit = fetcher.isReady(file, block);
-        const piece = await this.#take(file, block, at, blockEnd, signal);
+        const piece = await this.#take(file, block, at, blockEnd, spare, signal);
         at += piece.bytes.length;
         onSent(at);
         onRead(file, piece.bytes.length, hit);
@@ -166,12 +167,16 @@ export class Reader {
     if (failure !== undefined) throw (failure as { readonly error: unknown }).error;
   }
 
-  /** The next checked bytes from `at` on, at most up to `blockEnd`: where they lie in memory if they may be lent, else copied out of there or off the disk. */
+  /**
+   * The next checked bytes from `at` on, at most up to `blockEnd`: where they lie in memory if they may be lent, else copied out of there
+   * or off the disk. `spare`: small buffers of this stream, to be used again.
+   */
   async #take(
     file: CachedFile,
     block: BlockIndex,
     at: number,
     blockEnd: number,
+    spare: Uint8Array[],
     signal: AbortSignal | undefined,
   ): Promise<Loan> {
     const { fetcher, buffers, pool } = this.#deps;
@@ -182,9 +187,10 @@ export class Reader {
     const loan = fill?.isReadable ? buffers.lend(fill, offset, Math.min(pool.bufferBytes, blockEnd - at)) : undefined;
     if (loan !== undefined) return loan;
     const pooled = pool.tryTake();
-    const buffer = pooled ?? Buffer.allocUnsafe(privatePieceBytes);
+    const buffer = pooled ?? spare.pop() ?? new Uint8Array(privatePieceBytes);
     const giveBack = (): void => {
       if (pooled !== undefined) pool.give(pooled);
+      else spare.push(buffer);
     };
     try {
       const bytes = buffer.subarray(0, Math.min(buffer.length, blockEnd - at));
@@ -196,15 +202,18 @@ export class Reader {
     }
   }
 
-  /** How many bytes from `at` on, at most up to `end`, are on the disk and checked, and no longer in memory. */
+  /**
+   * How many bytes from `at` on, at most up to `end`, can be sent off the disk. Blocks that were read back to be checked are in the page
+   * cache, and leave from there better than from a buffer of ours; what has just been filled is not.
+   */
   #bytesOnDisk(file: CachedFile, at: number, end: number): number {
-    const { fetcher, limits } = this.#deps;
+    const { limits } = this.#deps;
     const { blockSizeBytes } = file.descriptor;
     const stop = Math.min(end, at + limits.sendFileBytesMax);
     let reached = at;
     while (reached < stop) {
       const block = Math.floor(reached / blockSizeBytes) as BlockIndex;
-      if (!file.has(block) || !file.isChecked(block) || fetcher.current(file, block) !== undefined) break;
+      if (!file.has(block) || !file.isChecked(block)) break;
       reached = Math.min((block + 1) * blockSizeBytes, stop);
     }
     return reached - at;
