@@ -12,7 +12,7 @@ import { silentLogger } from "../io/logger.ts";
 import { MemoryDisk } from "../io/memory-disk.ts";
 import { Metrics } from "../io/metrics.ts";
 import type { Role } from "../journal/journal.ts";
-import { ListMachine } from "../journal/list-machine.ts";
+import { type Applied, ListMachine } from "../journal/list-machine.ts";
 import { mortalDisk } from "../journal/mortal-disk.ts";
 import { formatSharedJournal } from "../journal/shared-format.ts";
 import { SharedJournal } from "../journal/shared-journal.ts";
@@ -58,6 +58,8 @@ export type SharedView = {
   readonly calls?: number;
   readonly onRole?: (role: Role) => void;
   readonly bootId?: string;
+  /** What the state's own store has; by default nothing. */
+  readonly state?: readonly Applied[];
 };
 
 export type SharedGroupOptions = {
@@ -114,6 +116,7 @@ export class SharedGroup {
     const { random, limits, parallelCalls = 8 } = this.#options;
     const mortal = mortalDisk(this.disk(id));
     const machine = new ListMachine(mortal.disk);
+    machine.list.push(...(view.state ?? []));
     const fatal: HeadpondError[] = [];
     const diverged: string[] = [];
     const process = { isDead: false, calls: view.calls ?? Number.POSITIVE_INFINITY };
@@ -202,10 +205,14 @@ export class SharedGroup {
   }
 
   /** Polls by the clock. */
-  async until<T>(what: string, timeoutMs: number, probe: () => T | undefined | false): Promise<T> {
+  async until<T>(
+    what: string,
+    timeoutMs: number,
+    probe: () => T | undefined | false | Promise<T | undefined | false>,
+  ): Promise<T> {
     const endMs = this.clock.monotonicMs() + timeoutMs;
     for (;;) {
-      const found = probe();
+      const found = await probe();
       if (found !== undefined && found !== false) return found;
       if (this.clock.monotonicMs() >= endMs) throw new Error(`${what}: not within ${timeoutMs} ms; ${this.describe()}`);
       await this.clock.sleep(2);
