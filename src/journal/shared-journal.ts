@@ -48,6 +48,8 @@ export class SharedJournal<Result> implements Journal<Result> {
   /** Of the last epoch in which something was read or written. */
   #epoch = 0;
   #noSpace: { readonly error: HeadpondError; readonly untilMs: number } | undefined;
+  /** Since when the store refuses what this master writes. */
+  #deniedAtMs: number | undefined;
   /** No attempt to lead before. */
   #notBeforeMs = Number.NEGATIVE_INFINITY;
   /** Since when calls to the store fail. */
@@ -318,6 +320,7 @@ export class SharedJournal<Result> implements Journal<Result> {
         },
         onDurable: (entries, durationMs) => {
           this.#noSpace = undefined;
+          this.#deniedAtMs = undefined;
           this.#counts.durable(entries, durationMs);
         },
         onNoSpace: (error) => {
@@ -325,6 +328,7 @@ export class SharedJournal<Result> implements Journal<Result> {
           // What they wait for may never be written.
           this.#barriers.askAgain();
           this.#wake();
+          this.#onDenied(error);
         },
         onFatal: (error) => this.#fail(error),
       },
@@ -365,6 +369,7 @@ export class SharedJournal<Result> implements Journal<Result> {
     this.#bell.ring();
     this.#logger.info("leads no more", { epoch: reign.epoch, ...end });
     this.#noSpace = undefined;
+    this.#deniedAtMs = undefined;
   }
 
   /** Storage has decided against this master, or it cannot reach storage: let another one try. */
@@ -455,6 +460,16 @@ export class SharedJournal<Result> implements Journal<Result> {
     this.#reign?.end({ why: "unreachable", message: details });
     this.#options.onDiverged?.(details);
     this.#bell.ring();
+  }
+
+  /** A full store is full for all; one that this master may not write to another one may be able to. */
+  #onDenied(error: HeadpondError): void {
+    if (error.code !== "denied") return;
+    const nowMs = this.#options.clock.monotonicMs();
+    this.#deniedAtMs ??= nowMs;
+    if (nowMs - this.#deniedAtMs >= this.#limits.storePatienceMs) {
+      this.#reign?.end({ why: "unreachable", message: error.message });
+    }
   }
 
   /** Calls to the store are repeated for as long as it takes; who waits for a read is not to wait as long. */
