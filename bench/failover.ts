@@ -16,6 +16,7 @@ import type { FailoverResult } from "./lib/peer.ts";
 import { isAlluxio, withEachPeer } from "./lib/peers.ts";
 import { withDirectory } from "./lib/processes.ts";
 import type { StaleReads } from "./lib/stale-reads.ts";
+import { zookeeperFailover } from "./lib/zookeeper-failover.ts";
 
 export const failover: Benchmark = {
   name: "failover",
@@ -27,7 +28,8 @@ export const failover: Benchmark = {
 type Round = FailoverResult & { readonly reads?: StaleReads };
 
 async function run(context: BenchmarkContext, directory: string): Promise<void> {
-  const { size, note } = context;
+  const { size, note, only } = context;
+  if (only?.startsWith("zookeeper_") === true) return zookeeperFailover(context, join(directory, "zookeeper-journal"));
   const kills = bySize(size, { full: 20, quick: 3, smoke: 1 });
   const others = bySize(size, { full: 10, quick: 1, smoke: 1 });
   const peers = await killPeers(context, directory, bySize(size, { full: 10, quick: 1, smoke: 1 }));
@@ -58,6 +60,7 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
     if (rounds !== undefined) report(name, rounds);
   }
   emitStale(context, stale, conditions);
+  await zookeeperFailover(context, join(directory, "zookeeper-journal"));
 }
 
 /** The median of each system that could be had. */

@@ -179,7 +179,7 @@ export class ZooKeeper implements Peer {
 }
 
 /** One of the four-letter commands. */
-function ask(port: number, command: string): Promise<string> {
+export function ask(port: number, command: string): Promise<string> {
   return new Promise((done) => {
     const socket = connect(port, "127.0.0.1", () => socket.write(command));
     let answer = "";

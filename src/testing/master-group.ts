@@ -37,7 +37,7 @@ export type MasterGroupOptions = {
 const askTimeoutMs = 1000;
 const leaderTimeoutMs = 30_000;
 const pollMs = 20;
-const mastersMax = 16;
+const mastersMax = 24;
 const portsPerMaster = 3;
 
 /** One master: what stays of it when its process ends. */
