@@ -23,6 +23,7 @@ import { type SharedCounts, sharedMetrics } from "./shared-metrics.ts";
 import { openSharedParts, type SharedParts } from "./shared-parts.ts";
 import { SharedProposals } from "./shared-proposals.ts";
 import { type ReignEnd, SharedReign } from "./shared-reign.ts";
+import { asRefusal } from "./shared-writer.ts";
 
 type State = "new" | "starting" | "open" | "closing" | "closed";
 
@@ -183,7 +184,7 @@ export class SharedJournal<Result> implements Journal<Result> {
       type: "zookeeper",
       role: this.#role,
       term: this.#epoch,
-      firstIndex: (parts?.records.before?.index ?? 0) + 1,
+      firstIndex: ((parts?.records.before ?? parts?.records.beginning)?.index ?? 0) + 1,
       lastIndex: Math.max(this.#reign?.writer.lastIndex ?? 0, index),
       commitIndex: Math.max(parts?.follower.cursor.index ?? 0, index),
       appliedIndex: index,
@@ -510,7 +511,7 @@ export class SharedJournal<Result> implements Journal<Result> {
     const reign = this.#reign;
     if (reign === undefined || reign.isOver || reign.isHandingOver) return this.#members.notLeader();
     if (this.#noSpace !== undefined && this.#options.clock.monotonicMs() < this.#noSpace.untilMs) {
-      return new HeadpondError("no-space", this.#noSpace.error.message);
+      return asRefusal(this.#noSpace.error);
     }
     const { count, bytes } = this.#proposals;
     if (count >= maxQueuedEntries || bytes + payloadBytes > maxQueuedBytes) return overloadedProposals(count, bytes);

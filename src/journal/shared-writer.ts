@@ -4,7 +4,7 @@
  */
 
 import { assert } from "../base/assert.ts";
-import { type HeadpondError, isHeadpondError, toHeadpondError } from "../base/errors.ts";
+import { HeadpondError, isHeadpondError, toHeadpondError } from "../base/errors.ts";
 import type { Clock, Timer } from "../io/clock.ts";
 import type { Entry } from "./journal.ts";
 import type { SharedFence } from "./shared-fence.ts";
@@ -191,8 +191,8 @@ export class SharedWriter {
     this.#slots = this.#slots.slice(0, first);
     this.#nextSlot = refused.slot;
     this.#lastIndex = refused.index;
-    proposals.unsent(refused.index + 1, error);
-    proposals.refuseQueued(error);
+    proposals.unsent(refused.index + 1, asRefusal(error));
+    proposals.refuseQueued(asRefusal(error));
   }
 
   /** What is there without a hole is committed if an epoch read that begins now finds no later epoch. */
@@ -217,4 +217,10 @@ export class SharedWriter {
       },
     );
   }
+}
+
+/** What the store refuses this master is not what whoever proposed something may not do: another master may be able to. */
+export function asRefusal(error: HeadpondError): HeadpondError {
+  if (error.code === "no-space") return error;
+  return new HeadpondError("unavailable", `the journal cannot be written: ${error.message}`, { cause: error });
 }

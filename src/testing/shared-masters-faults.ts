@@ -28,6 +28,8 @@ type Shared = {
   readonly ensemble: ZooKeeperEnsemble;
   /** Where the store is mounted, and where each master sees it. */
   readonly store: string;
+  /** The same, where nobody can write. */
+  readonly readOnly: string;
   readonly storeOf: (node: MasterNode) => string;
   readonly end: () => Promise<void>;
 };
@@ -50,7 +52,11 @@ async function open(count: number, random: Random, directory: string): Promise<S
         mkdirSync(view);
         mount("--bind", store, view);
       }
-      shared = { ...ensemble, store, storeOf: ({ index }) => views[index] as string };
+      const readOnly = join(directory, "store-read-only");
+      mkdirSync(readOnly);
+      mount("--bind", store, readOnly);
+      mount("-o", "remount,bind,ro", readOnly);
+      shared = { ...ensemble, store, readOnly, storeOf: ({ index }) => views[index] as string };
       const servers = ensemble.ensemble.servers.map(({ host, port }) => `${host}:${port}`);
       return {
         zookeeper: { servers, root: "/headpond", sessionTimeout: `${sessionTimeoutMs}ms`, store: `file://${store}` },
@@ -244,35 +250,35 @@ async function storeFaults(stage: Stage): Promise<void> {
   let node = await stage.leader();
   await stage.fault(
     "primary's mount of the store is read-only",
-    () => mount("-o", "remount,bind,ro", storeOf(node)),
-    () => mount("-o", "remount,bind,rw", storeOf(node)),
+    () => forbidWrites(node),
+    () => allowWrites(node),
     2000,
   );
   [node] = (await stage.followers()) as [MasterNode];
   await stage.fault(
     "a standby's mount of the store is read-only",
-    () => mount("-o", "remount,bind,ro", storeOf(node)),
-    () => mount("-o", "remount,bind,rw", storeOf(node)),
+    () => forbidWrites(node),
+    () => allowWrites(node),
     2000,
   );
   node = await stage.leader();
   await stage.fault(
     "primary's mount of the store is gone, and an empty directory in its place",
-    () => run("umount", "-l", storeOf(node)),
-    () => mount("--bind", store, storeOf(node)),
+    () => run("nsenter", ...mountsOf(node), "umount", "-l", storeOf(node)),
+    () => mountAt(node, "--bind", store, storeOf(node)),
     4000,
   );
   [node] = (await stage.followers()) as [MasterNode];
   await stage.fault(
     "a standby's mount of the store is gone, and an empty directory in its place",
-    () => run("umount", "-l", storeOf(node)),
-    () => mount("--bind", store, storeOf(node)),
+    () => run("nsenter", ...mountsOf(node), "umount", "-l", storeOf(node)),
+    () => mountAt(node, "--bind", store, storeOf(node)),
     2000,
   );
   const allMs = performance.now();
-  for (const each of group.nodes) mount("-o", "remount,bind,ro", storeOf(each));
+  for (const each of group.nodes) forbidWrites(each);
   await sleep(8000);
-  for (const each of group.nodes) mount("-o", "remount,bind,rw", storeOf(each));
+  for (const each of group.nodes) allowWrites(each);
   const backMs = await clients.untilAcknowledged(performance.now(), recoveryMsMax);
   await stage.level();
   say(
@@ -308,6 +314,25 @@ async function running({ group }: Stage): Promise<readonly MasterNode[]> {
 
 async function roleOf(node: MasterNode): Promise<string | undefined> {
   return (await node.status())?.masters.find(({ id }) => id === node.id)?.role;
+}
+
+/** As the process of that master sees it: each runs with mounts of its own. */
+function mountAt(node: MasterNode, ...args: readonly string[]): void {
+  run("nsenter", ...mountsOf(node), "mount", ...args);
+}
+
+/** By a mount on top: one that is in use for writing cannot be made read-only. */
+function forbidWrites(node: MasterNode): void {
+  mountAt(node, "--bind", shared.readOnly, shared.storeOf(node));
+}
+
+function allowWrites(node: MasterNode): void {
+  run("nsenter", ...mountsOf(node), "umount", "-l", shared.storeOf(node));
+}
+
+function mountsOf({ process, id }: MasterNode): readonly string[] {
+  if (process === undefined) throw new Error(`${id} does not run`);
+  return ["--target", String(process.pid), "--mount"];
 }
 
 function mount(...args: readonly string[]): void {
