@@ -6,7 +6,7 @@
  * Leaves out: where bytes come from (`fetcher.ts`), who reads them (`reader.ts`).
  */
 
-import { HeadpondError } from "../base/errors.ts";
+import { HeadpondError, isHeadpondError } from "../base/errors.ts";
 import type { FileDescriptor } from "../base/file.ts";
 import type { BlockIndex, FileVersionId } from "../base/ids.ts";
 import { modelOf, modelRoots } from "../base/model-roots.ts";
@@ -20,6 +20,7 @@ import { CacheDirectory } from "./cache-directory.ts";
 import { CachedFile, type FileChange, type MarkLimits } from "./cached-file.ts";
 import { chooseEvictions, type EvictionCandidate, unevictableBytes } from "./eviction.ts";
 import type { IndexFilePosition } from "./index-file.ts";
+import { PassingFile } from "./passing-file.ts";
 import { recoverDirectory } from "./recovery.ts";
 
 export type BlockCacheLimits = MarkLimits & {
@@ -27,6 +28,8 @@ export type BlockCacheLimits = MarkLimits & {
   readonly blockSizeBytesMax: number;
   /** Data files kept open though nobody reads them now. */
   readonly idleOpenFilesMax: number;
+  /** Files without room that are read through at once: each needs some blocks in memory. */
+  readonly passingFilesMax: number;
 };
 
 export const blockCacheLimits: BlockCacheLimits = {
@@ -34,6 +37,7 @@ export const blockCacheLimits: BlockCacheLimits = {
   markDelayMs: 300,
   blockSizeBytesMax: 4 * 1024 * 1024,
   idleOpenFilesMax: 256,
+  passingFilesMax: 4,
 };
 
 /** What took a millisecond to add up may be a tenth of a second old. */
@@ -78,6 +82,8 @@ export class BlockCache {
   readonly #idle = new Set<CachedFile>();
   /** To be freed, but still read. */
   readonly #freedWhenIdle = new Set<CachedFile>();
+  /** Being read, but not kept. */
+  readonly #passing = new Map<FileVersionId, PassingFile>();
   #usedBytes = 0;
   #kept = { bytes: 0, untilMs: 0 };
   /** Admissions, one after another: two must not be promised the same space. */
@@ -174,6 +180,34 @@ export class BlockCache {
     const file = await admitted;
     await file.completeEmpty();
     return file;
+  }
+
+  /** As `open`; when there is no room for it, one that is read through and not kept. Throws `no-space` when too many of those are read already. */
+  async openOrPass(descriptor: FileDescriptor): Promise<CachedFile> {
+    try {
+      return await this.open(descriptor);
+    } catch (error) {
+      if (!isHeadpondError(error, "no-space") || descriptor.sizeBytes === 0) throw error;
+      const known = this.#passing.get(descriptor.id);
+      if (known !== undefined) return known;
+      const [directory] = this.#directories;
+      if (directory === undefined || this.#passing.size >= this.limits.passingFilesMax) throw error;
+      const file: PassingFile = new PassingFile(descriptor, {
+        directory,
+        clock: this.#clock,
+        logger: this.#logger,
+        limits: this.limits,
+        onIdle: () => {
+          if (this.#passing.get(descriptor.id) === file) this.#passing.delete(descriptor.id);
+        },
+      });
+      this.#passing.set(descriptor.id, file);
+      this.#logger.info("there is no room for a file: it is read through, and not kept", {
+        id: descriptor.id,
+        path: descriptor.path,
+      });
+      return file;
+    }
   }
 
   /**

@@ -117,6 +117,11 @@ export class CachedFile {
     return this.#protectCount > 0;
   }
 
+  /** Nothing of it is kept: there was no room (`passing-file.ts`). */
+  get isPassing(): boolean {
+    return false;
+  }
+
   /** Dropped, or its directory failed: whoever still has it must ask the cache again. */
   get isGone(): boolean {
     return this.#removed || this.directory.state === "failed";

@@ -283,9 +283,9 @@ export class Fetcher {
     let lastError: unknown;
     for (let tries = 0; tries < limits.sourcesMax; tries++) {
       if (file.isGone) throw file.goneError();
-      const avoid = new Set([...failed, ...members.suspected()]);
+      const avoid = new Set([...failed, ...members.suspected(), ...(file.isPassing ? [members.self] : [])]);
       const choice = chooseSource({
-        self: members.self,
+        self: file.isPassing ? undefined : members.self,
         order: members.order(file.id, block),
         avoid,
         originOnly: this.#originOnly.has(file),

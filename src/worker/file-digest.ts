@@ -27,6 +27,12 @@ export type FileDigestDependencies = {
   readonly onMismatch: (file: CachedFile) => void;
 };
 
+export type PassingDigest = {
+  update(bytes: Uint8Array): void;
+  /** All bytes have passed. Throws `corrupt`. */
+  verify(): void;
+};
+
 type Task = {
   readonly file: CachedFile;
   readonly done: Promise<void>;
@@ -67,15 +73,30 @@ export class FileDigests {
   /** Resolves when the digest matched and the index says so. Fetches what is missing. Throws `corrupt`. */
   async verify(file: CachedFile, signal?: AbortSignal): Promise<void> {
     if (!this.isPending(file)) return;
-    const refused = this.#mismatches.get(file.id);
-    if (refused !== undefined && refused.count > 1) {
-      if (this.#deps.clock.monotonicMs() - refused.atMs < corruptMs) throw mismatch(file);
-      this.#mismatches.delete(file.id);
-    }
+    this.#throwIfRefused(file);
     const task = this.#tasks.get(file) ?? this.#start(file, true);
     task.demanded = true;
     task.wake();
     await untilAborted(task.done, signal);
+  }
+
+  /** For a file that is not kept: the digest of its bytes as they pass, all of them and in order. Undefined: there is none to compare with. */
+  follow(file: CachedFile): PassingDigest | undefined {
+    if (!this.isPending(file)) return undefined;
+    this.#throwIfRefused(file);
+    const hash = streamingDigest(file);
+    return {
+      update: (bytes) => hash.update(bytes),
+      verify: () => {
+        const value = hash.hex();
+        if (value === file.descriptor.digest?.value) {
+          this.#mismatches.delete(file.id);
+          return;
+        }
+        this.#refuse(file, value);
+        throw mismatch(file);
+      },
+    };
   }
 
   async close(): Promise<void> {
@@ -114,6 +135,13 @@ export class FileDigests {
     }
   }
 
+  #throwIfRefused(file: CachedFile): void {
+    const refused = this.#mismatches.get(file.id);
+    if (refused === undefined || refused.count < 2) return;
+    if (this.#deps.clock.monotonicMs() - refused.atMs < corruptMs) throw mismatch(file);
+    this.#mismatches.delete(file.id);
+  }
+
   #refuse(file: CachedFile, value: string): void {
     const count = (this.#mismatches.get(file.id)?.count ?? 0) + 1;
     this.#mismatches.set(file.id, { count, atMs: this.#deps.clock.monotonicMs() });
@@ -129,7 +157,8 @@ export class FileDigests {
         mismatches: count,
       },
     );
-    this.#deps.fetcher.distrustPeers(file);
+    // One that passes is forgotten with its last reader, and so would be this.
+    if (!file.isPassing) this.#deps.fetcher.distrustPeers(file);
     for (let block = 0 as BlockIndex; block < file.blockCount; block++) this.#deps.fetcher.discard(file, block);
     this.#deps.onMismatch(file);
   }

@@ -11,7 +11,7 @@ import type { BufferPool } from "../io/aligned-buffer.ts";
 import type { BlockCache } from "./block-cache.ts";
 import type { CachedFile } from "./cached-file.ts";
 import type { Fetcher } from "./fetcher.ts";
-import type { FileDigests } from "./file-digest.ts";
+import type { FileDigests, PassingDigest } from "./file-digest.ts";
 import type { FillBuffers, Loan } from "./fill-buffers.ts";
 import { readerUrgency } from "./slots.ts";
 import { untilAborted } from "./until-aborted.ts";
@@ -36,6 +36,8 @@ export const readerLimits: ReaderLimits = {
 
 /** A reader that finds no pooled buffer free goes on with a small one of its own: slow readers cannot starve others. */
 const privatePieceBytes = 64 * 1024;
+/** Fetched ahead of a file that is not kept: in memory only, which must not lose them before they are read. */
+const passingBlocks = 4;
 /** Times that a read goes on in another directory after one failed. */
 const reopensMax = 3;
 
@@ -90,7 +92,7 @@ export class Reader {
     const isWhole = position === 0 && length === descriptor.sizeBytes;
     let at = position;
     for (let reopens = 0; ; reopens++) {
-      const file = await this.#deps.cache.open(descriptor);
+      const file = await this.#deps.cache.openOrPass(descriptor);
       file.acquire();
       try {
         await this.#pump(file, request, isWhole, at, sink, (sent) => {
@@ -119,6 +121,10 @@ export class Reader {
     const end = position + length;
     const writes = new Set<Promise<void>>();
     const spare: Uint8Array[] = [];
+    // What is not kept is summed as it passes; from its middle on that cannot be.
+    const passing = isWhole && file.isPassing ? digests.follow(file) : undefined;
+    if (passing !== undefined && from > 0) throw noRoomHalfway(file);
+    let passed = false;
     let failure: { readonly error: unknown } | undefined;
     let prefetched = Math.floor(from / blockSizeBytes);
     try {
@@ -128,8 +134,11 @@ export class Reader {
         const block = Math.floor(at / blockSizeBytes) as BlockIndex;
         const blockEnd = Math.min((block + 1) * blockSizeBytes, end);
         prefetched = this.#prefetch(file, Math.max(prefetched, block), block, end);
-        if (isWhole && blockEnd === end && digests.isPending(file)) {
-          await digests.verify(file, signal);
+        const isLast = isWhole && blockEnd === end;
+        if (isLast && passing === undefined && digests.isPending(file)) await digests.verify(file, signal);
+        if (isLast && passing !== undefined && !passed) {
+          await this.#sum(file, block, at, blockEnd, passing, spare, signal);
+          passed = true;
         }
         if (sink.sendFile !== undefined) {
           const lastBegin = Math.floor((end - 1) / blockSizeBytes) * blockSizeBytes;
@@ -147,6 +156,7 @@ export class Reader {
         while (writes.size >= limits.piecesMax) await Promise.race(writes);
         const hit = fetcher.isReady(file, block);
         const piece = await this.#take(file, block, at, blockEnd, spare, signal);
+        if (!passed) passing?.update(piece.bytes);
         at += piece.bytes.length;
         onSent(at);
         onRead(file, piece.bytes.length, hit);
@@ -202,6 +212,25 @@ export class Reader {
     }
   }
 
+  /** The last block of a file that passes: it leaves after the digest of the whole has matched. */
+  async #sum(
+    file: CachedFile,
+    block: BlockIndex,
+    from: number,
+    blockEnd: number,
+    digest: PassingDigest,
+    spare: Uint8Array[],
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    for (let at = from; at < blockEnd; ) {
+      const piece = await this.#take(file, block, at, blockEnd, spare, signal);
+      digest.update(piece.bytes);
+      at += piece.bytes.length;
+      piece.giveBack();
+    }
+    digest.verify();
+  }
+
   /**
    * How many bytes from `at` on, at most up to `end`, can be sent off the disk. Blocks that were read back to be checked are in the page
    * cache, and leave from there better than from a buffer of ours; what has just been filled is not.
@@ -236,7 +265,7 @@ export class Reader {
   #prefetch(file: CachedFile, from: number, current: number, end: number): number {
     const { fetcher, limits } = this.#deps;
     const { blockSizeBytes } = file.descriptor;
-    const window = Math.max(2, Math.floor(limits.prefetchBytes / blockSizeBytes));
+    const window = file.isPassing ? passingBlocks : Math.max(2, Math.floor(limits.prefetchBytes / blockSizeBytes));
     const stop = Math.min(current + window, Math.ceil(end / blockSizeBytes));
     let block = from;
     for (; block < stop; block++) {
@@ -248,4 +277,9 @@ export class Reader {
     }
     return block;
   }
+}
+
+function noRoomHalfway(file: CachedFile): HeadpondError {
+  const message = `${file.descriptor.path}: its cache directory failed, and there is no room in another: read it again`;
+  return new HeadpondError("unavailable", message);
 }

@@ -6,7 +6,8 @@
 import type { WorkerId } from "../base/ids.ts";
 
 export type SourceQuestion = {
-  readonly self: WorkerId;
+  /** Undefined: the asker keeps nothing of the file, and is nobody's owner. */
+  readonly self: WorkerId | undefined;
   /** The live workers of this domain, the best owner first; may lack `self` while it registers. */
   readonly order: readonly WorkerId[];
   /** Workers that failed for this block, or do not answer anybody now. */
