@@ -22,6 +22,27 @@ export type JournalComparison = {
   readonly differences: readonly JournalDifference[];
 };
 
+/** A journal at rest, wherever it is. */
+export type LogAtRest = {
+  readonly clusterId: string;
+  readonly firstIndex: number;
+  readonly lastIndex: number;
+  readonly checkpoints: readonly { readonly index: number; readonly digest: string }[];
+  readonly entries: (fromIndex: number) => AsyncIterable<readonly Entry[]>;
+};
+
+/** A journal's directory. Throws `not-found`, `corrupt`. */
+export async function directoryAtRest(disk: Disk, directory: string): Promise<LogAtRest> {
+  const { meta, firstIndex, lastIndex } = await journalStatusAtRest(disk, directory);
+  return {
+    clusterId: meta.clusterId,
+    firstIndex,
+    lastIndex,
+    checkpoints: await checkpointsAtRest(disk, directory),
+    entries: (fromIndex) => effectiveEntries(disk, directory, fromIndex),
+  };
+}
+
 /** `describe` says what is in a payload, for people. Throws `not-found`, `corrupt`. */
 export async function compareJournals(
   disk: Disk,
@@ -29,29 +50,37 @@ export async function compareJournals(
   rightDirectory: string,
   describe: (payload: Uint8Array) => string,
 ): Promise<JournalComparison> {
-  const left = await journalStatusAtRest(disk, leftDirectory);
-  const right = await journalStatusAtRest(disk, rightDirectory);
+  const left = await directoryAtRest(disk, leftDirectory);
+  return compareLogs(left, await directoryAtRest(disk, rightDirectory), describe);
+}
+
+/** As `compareJournals`, of any two logs. */
+export async function compareLogs(
+  left: LogAtRest,
+  right: LogAtRest,
+  describe: (payload: Uint8Array) => string,
+): Promise<JournalComparison> {
   const fromIndex = Math.max(left.firstIndex, right.firstIndex);
   const toIndex = Math.min(left.lastIndex, right.lastIndex);
   const differences: JournalDifference[] = [];
   if (fromIndex <= toIndex) {
     const found = await firstDifference(
-      singly(effectiveEntries(disk, leftDirectory, fromIndex)),
-      singly(effectiveEntries(disk, rightDirectory, fromIndex)),
+      singly(left.entries(fromIndex)),
+      singly(right.entries(fromIndex)),
       toIndex,
       describe,
     );
     if (found !== undefined) differences.push(found);
   }
-  const ofRight = new Map((await checkpointsAtRest(disk, rightDirectory)).map((each) => [each.index, each.digest]));
-  const shared = (await checkpointsAtRest(disk, leftDirectory)).filter(({ index }) => ofRight.has(index));
+  const ofRight = new Map(right.checkpoints.map((each) => [each.index, each.digest]));
+  const shared = left.checkpoints.filter(({ index }) => ofRight.has(index));
   const different = shared.find(({ index, digest }) => ofRight.get(index) !== digest);
   if (different !== undefined) {
     const { index, digest } = different;
     differences.push({ index, what: "digest", left: digest, right: String(ofRight.get(index)) });
   }
   return {
-    sameCluster: left.meta.clusterId === right.meta.clusterId,
+    sameCluster: left.clusterId === right.clusterId,
     compared: fromIndex <= toIndex ? { fromIndex, toIndex } : undefined,
     checkpoints: shared.map(({ index }) => index),
     differences,

@@ -4,7 +4,7 @@ import { isHeadpondError } from "../base/errors.ts";
 import type { ClusterId } from "../base/ids.ts";
 import { Random } from "../base/random.ts";
 import { RunningClock } from "../testing/running-clock.ts";
-import { SharedGroup, type SharedGroupOptions, type SharedMaster, sharedDirectory } from "../testing/shared-group.ts";
+import { SharedGroup, type SharedGroupOptions, type SharedMaster } from "../testing/shared-group.ts";
 import { claimSharedStore, formatSharedJournal } from "./shared-format.ts";
 import { SharedHistory } from "./shared-history.ts";
 import { checkpointsPrefix, slotName } from "./shared-names.ts";
