@@ -250,7 +250,9 @@ export class JobRun {
     const attempts = (part.attempts.get(index) ?? 0) + 1;
     part.attempts.set(index, attempts);
     const code = isErrorCode(verdict.code) ? verdict.code : "internal";
-    if (errorTable[code].retryable && attempts < this.#limits.attemptsMax) {
+    // A worker has waited for room by itself for long enough.
+    const mayPass = errorTable[code].retryable && code !== "no-space";
+    if (mayPass && attempts < this.#limits.attemptsMax) {
       part.due.set(index, nowMs + attempts * this.#limits.attemptBackoffMs);
       return;
     }

@@ -226,6 +226,14 @@ export class FakeWorker {
     await this.#done;
   }
 
+  /** The same life, at the master as it is now. */
+  async reattach(): Promise<void> {
+    await this.detach();
+    await this.#client.close();
+    this.#client = this.#test.connect();
+    await this.attach();
+  }
+
   /** A new life on the same disk, at the master as it is now. */
   async restart(): Promise<void> {
     await this.detach();

@@ -33,6 +33,8 @@ export type ShapedClusterOptions = {
   /** What the masters are told of the rates, for the bound. */
   readonly linkBytesPerSecond?: number;
   readonly originBytesPerSecond?: number;
+  /** Workers that have a host and are not started. */
+  readonly leaveOut?: readonly string[];
   /** Sections of the workers' configuration, beside what every worker here has. */
   readonly worker?: Readonly<Record<string, unknown>>;
 };
@@ -119,8 +121,9 @@ export class ShapedCluster {
     const masters = await startMasters(network, directory, masterCount, environment);
     const client = connect({ masters: [...masters.addresses] });
     const cluster = new ShapedCluster({ network, origin, masters, client }, options);
-    await Promise.all(workerHosts.map(({ name }) => cluster.startWorker(name)));
-    await cluster.untilLive(workerHosts.map(({ name }) => name));
+    const started = workerHosts.map(({ name }) => name).filter((name) => options.leaveOut?.includes(name) !== true);
+    await Promise.all(started.map((name) => cluster.startWorker(name)));
+    await cluster.untilLive(started);
     await client.mount(mountPath, origin.url, { readOnly: true });
     return cluster;
   }
@@ -156,6 +159,11 @@ export class ShapedCluster {
     const role = this.#workers.get(name);
     if (role === undefined) throw new Error(`worker ${name} was not started`);
     return role;
+  }
+
+  /** The end of what a worker has logged in this life. */
+  logOf(name: string): string {
+    return this.#workers.get(name)?.process.log ?? "";
   }
 
   async killWorker(name: string): Promise<void> {

@@ -217,7 +217,10 @@ class OriginServer {
     if (this.#throttle === undefined) return false;
     const { perSecond } = this.#throttle;
     const nowMs = performance.now();
-    this.#allowance = Math.min(perSecond, this.#allowance + ((nowMs - this.#allowanceAtMs) / 1000) * perSecond);
+    this.#allowance = Math.min(
+      Math.max(1, perSecond),
+      this.#allowance + ((nowMs - this.#allowanceAtMs) / 1000) * perSecond,
+    );
     this.#allowanceAtMs = nowMs;
     if (this.#allowance < 1) return true;
     this.#allowance--;
