@@ -9,10 +9,9 @@
 
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { runInNamespaces, whyNoNamespaces } from "../src/testing/network-namespaces.ts";
 import { type Benchmark, type BenchmarkContext, bySize, median, round } from "./lib/benchmark.ts";
 import { type Blow, HeadpondMasters } from "./lib/headpond-masters.ts";
-import type { FailoverResult } from "./lib/peer.ts";
+import { failoverInNamespaces, type Round } from "./lib/namespaced-failover.ts";
 import { isAlluxio, withEachPeer } from "./lib/peers.ts";
 import { withDirectory } from "./lib/processes.ts";
 import type { StaleReads } from "./lib/stale-reads.ts";
@@ -24,8 +23,6 @@ export const failover: Benchmark = {
     "time without a leader: killed, frozen, cut off, hung disk, handed over; beside etcd, ZooKeeper, Alluxio",
   run: (context) => withDirectory((directory) => run(context, directory)),
 };
-
-type Round = FailoverResult & { readonly reads?: StaleReads };
 
 async function run(context: BenchmarkContext, directory: string): Promise<void> {
   const { size, note, only } = context;
@@ -56,7 +53,7 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
     ["partition", "cut"],
     ["disk_hang", "hang"],
   ] as const) {
-    const rounds = await inNamespaces(context, kind, others, join(directory, kind));
+    const rounds = await failoverInNamespaces(context, kind, others, join(directory, kind));
     if (rounds !== undefined) report(name, rounds);
   }
   emitStale(context, stale, conditions);
@@ -136,29 +133,4 @@ function emitStale({ emit }: BenchmarkContext, stale: readonly StaleReads[], con
     runs: stale.length,
     conditions: `${conditions}; asked of a leader that was frozen, cut off or hung and came back: ${sum((reads) => reads.answered)} answers, ${sum((reads) => reads.answeredFollowing)} to clients that follow, ${sum((reads) => reads.refused)} refusals, ${sum((reads) => reads.acknowledged)} changes meanwhile`,
   });
-}
-
-/** Undefined where there are no namespaces; it is said why. */
-async function inNamespaces(
-  { note }: BenchmarkContext,
-  kind: "cut" | "hang",
-  rounds: number,
-  directory: string,
-): Promise<Round[] | undefined> {
-  const reason = whyNoNamespaces();
-  if (reason !== false) {
-    note(`${kind === "cut" ? "partition" : "disk_hang"} skipped: ${reason}`);
-    return undefined;
-  }
-  await mkdir(directory);
-  const results: Round[] = [];
-  const script = new URL("lib/failover-in-namespaces.ts", import.meta.url);
-  const { code, log } = await runInNamespaces(script, [kind, String(rounds), directory], {
-    onLine: (line) => {
-      results.push(JSON.parse(line) as Round);
-      note(`${kind}, round ${results.length} of ${rounds}: ${results.at(-1)?.ms.toFixed(0)} ms`);
-    },
-  });
-  if (code !== 0) throw new Error(`${script.pathname} ${kind} ended with ${code}: ${log}`);
-  return results;
 }

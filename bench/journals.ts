@@ -19,7 +19,8 @@ import {
   outstandings,
 } from "./lib/journal-measures.ts";
 import { type JournalFigures, type PeerFigures, writeJournalsPage } from "./lib/journals-page.ts";
-import type { LoadResult } from "./lib/peer.ts";
+import { failoverInNamespaces } from "./lib/namespaced-failover.ts";
+import type { FailoverResult, LoadResult } from "./lib/peer.ts";
 import { withEachPeer } from "./lib/peers.ts";
 import { withDirectory } from "./lib/processes.ts";
 import { type JournalKind, journalKinds, whyNoJournal, withJournal } from "./lib/two-journals.ts";
@@ -83,6 +84,7 @@ async function measureKind(context: BenchmarkContext, kind: JournalKind, directo
   const isWanted = (metric: string): boolean => only === undefined || only.startsWith(metric);
   let conditions = "";
   let loads: readonly Load[] = [];
+  let partitions: readonly FailoverResult[] = [];
   let failovers: Pick<JournalFigures, "kills" | "pauses" | "closes" | "losses"> = {
     kills: [],
     pauses: [],
@@ -118,6 +120,10 @@ async function measureKind(context: BenchmarkContext, kind: JournalKind, directo
       await masters.close();
     }
   });
+  if (isWanted("failover") && kind !== "zookeeper-s3") {
+    const blow = kind === "raft" ? "cut" : "cut-zookeeper";
+    partitions = (await failoverInNamespaces(context, blow, rounds, join(directory, "partition"))) ?? [];
+  }
   let catchUps: readonly CatchUp[] = [];
   if (isWanted("catch_up")) {
     const lengths = bySize(size, { full: [100_000, 1_000_000], quick: [20_000], smoke: [3000] });
@@ -125,11 +131,11 @@ async function measureKind(context: BenchmarkContext, kind: JournalKind, directo
       catchUps = await measureCatchUp(context, parts, lengths);
     });
   }
-  return { kind, conditions, loads, catchUps, ...failovers };
+  return { kind, conditions, loads, catchUps, partitions, ...failovers };
 }
 
 function emitKind({ emit }: BenchmarkContext, figures: JournalFigures, peers: readonly PeerFigures[]): void {
-  const { kind, conditions, loads, kills, pauses, closes, losses, catchUps } = figures;
+  const { kind, conditions, loads, kills, pauses, closes, partitions, losses, catchUps } = figures;
   const system = `headpond-${kind}`;
   const suffix = kind.replaceAll("-", "_");
   const line = (metric: string, value: number, unit: string, runs: number, detail: string): void =>
@@ -160,7 +166,7 @@ function emitKind({ emit }: BenchmarkContext, figures: JournalFigures, peers: re
       line(`sent_bytes_${outstanding}_${suffix}`, sentBytes, "B", runs.length, where);
     }
   }
-  for (const [name, rounds] of Object.entries({ kill: kills, pause: pauses, close: closes })) {
+  for (const [name, rounds] of Object.entries({ kill: kills, pause: pauses, close: closes, partition: partitions })) {
     if (rounds.length === 0) continue;
     const failed = rounds.reduce((sum, each) => sum + each.failed, 0);
     line(`${name}_median_ms_${suffix}`, medianOf(rounds), "ms", rounds.length, `${failed} writes failed in all rounds`);

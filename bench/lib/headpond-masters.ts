@@ -168,6 +168,28 @@ export class HeadpondMasters {
     throw new Error(`the leader changed by itself in each of ${attemptsMax} rounds`);
   }
 
+  /**
+   * Strikes the leader for `forMs` under load, whether it goes on or not. `ms`: the longest time without an acknowledgement. As in `disabled` it
+   * is asked for what it may not know any more.
+   */
+  async interrupted(
+    blow: Blow,
+    forMs: number,
+  ): Promise<FailoverResult & { readonly reads: StaleReads; readonly writes: LostWrites }> {
+    const leader = await this.group.leader();
+    const probe = await StaleReadProbe.start(this.client, leader.rpc, `/probe-${this.#counter++}`);
+    const writeProbe = await LostWriteProbe.start(this.client, leader.rpc, `/writes-${this.#counter++}`);
+    const result = await measureGap({ write: () => this.create(), ...usualFailoverLoad }, async () => {
+      await blow.strike(leader);
+      await pause(forMs);
+      await blow.relieve(leader);
+    });
+    const reads = await probe.stop();
+    const writes = await writeProbe.stop();
+    await this.level();
+    return { ...result, reads, writes };
+  }
+
   /** Ends the leader by SIGTERM under load, as an operator does, and brings it back. */
   async closed(): Promise<FailoverResult> {
     let leader = await this.group.leader();

@@ -19,6 +19,8 @@ export type JournalFigures = {
   readonly kills: readonly FailoverResult[];
   readonly pauses: readonly (FailoverResult & { readonly reads: StaleReads; readonly writes: LostWrites })[];
   readonly closes: readonly FailoverResult[];
+  /** The primary cut off from the other masters, and from ZooKeeper; not from its clients. */
+  readonly partitions: readonly FailoverResult[];
   readonly losses: readonly LossResult[];
   readonly catchUps: readonly CatchUp[];
 };
@@ -154,12 +156,12 @@ function failoverTable(ours: readonly JournalFigures[], peers: readonly PeerFigu
       ? ""
       : `${round(medianOf(rounds))} ms (max ${round(Math.max(...rounds.map(({ ms }) => ms)))}, ${rounds.length}x)`;
   const rows = [
-    ...ours.map((each) => [names[each.kind], of(each.kills), of(each.pauses), of(each.closes)]),
-    ...peers.map((peer) => [peer.system, `${round(peer.killMs)} ms`, "", ""]),
+    ...ours.map((each) => [names[each.kind], of(each.kills), of(each.pauses), of(each.closes), of(each.partitions)]),
+    ...peers.map((peer) => [peer.system, `${round(peer.killMs)} ms`, "", "", ""]),
   ];
   const text =
-    "From the blow to the first acknowledgement of a write that began after it; our client finds the new primary by itself.";
-  return `${text}\n\n${table(["", "kill -9", "frozen (SIGSTOP)", "stopped (SIGTERM)"], rows)}`;
+    "From the blow to the first acknowledgement of a write that began after it; our client finds the new primary by itself. Cut off: from the other masters and from ZooKeeper, not from its clients nor from the storage, so a primary in shared storage goes on until it is deposed.";
+  return `${text}\n\n${table(["", "kill -9", "frozen (SIGSTOP)", "stopped (SIGTERM)", "cut off"], rows)}`;
 }
 
 function faultLine(ours: readonly JournalFigures[]): string {
@@ -230,6 +232,7 @@ function failoverChart(ours: readonly JournalFigures[], peers: readonly PeerFigu
       { label: "kill -9", values: [...ours.map(({ kills }) => of(kills)), ...peers.map(({ killMs }) => killMs)] },
       { label: "frozen", values: ours.map(({ pauses }) => of(pauses)) },
       { label: "stopped", values: ours.map(({ closes }) => of(closes)) },
+      { label: "cut off", values: ours.map(({ partitions }) => of(partitions)) },
     ],
   };
 }
