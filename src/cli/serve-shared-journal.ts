@@ -9,6 +9,8 @@ import type { Random } from "../base/random.ts";
 import type { Disk } from "../io/disk.ts";
 import type { Logger } from "../io/logger.ts";
 import type { Metrics } from "../io/metrics.ts";
+import type { Network } from "../io/network.ts";
+import { TlsNetwork } from "../io/tls-network.ts";
 import type { Journal, StateMachine } from "../journal/journal.ts";
 import { readCheckedJson, writeCheckedJson } from "../journal/journal-meta.ts";
 import { openSharedStore } from "../journal/open-shared-store.ts";
@@ -154,8 +156,8 @@ export function zookeeperBy(
   const sessionTimeoutMs = config["journal.zookeeper.sessionTimeout"];
   const auth = config["journal.zookeeper.auth"];
   const user = config["journal.zookeeper.user"] ?? "";
-  const password = auth === "none" ? "" : readPassword(config["journal.zookeeper.passwordFile"] ?? "");
-  const common = { network, clock, logger, random, servers, sessionTimeoutMs };
+  const password = readSetting(config, "journal.zookeeper.passwordFile")?.split("\n", 1)[0]?.trimEnd() ?? "";
+  const common = { network: zookeeperNetwork(config, network), clock, logger, random, servers, sessionTimeoutMs };
   switch (auth) {
     case "none":
       return () => new ZooKeeper(common);
@@ -170,11 +172,25 @@ export function zookeeperBy(
   }
 }
 
-function readPassword(path: string): string {
+function zookeeperNetwork(config: Config, plain: Network): Network {
+  if (config["journal.zookeeper.tls"] === "off") return plain;
+  return new TlsNetwork({
+    ca: readSetting(config, "journal.zookeeper.tlsCa"),
+    certificate: readSetting(config, "journal.zookeeper.tlsCertificate"),
+    key: readSetting(config, "journal.zookeeper.tlsKey"),
+    serverName: config["journal.zookeeper.tlsServerName"],
+  });
+}
+
+type FileSetting = `journal.zookeeper.${"passwordFile" | "tlsCa" | "tlsCertificate" | "tlsKey"}`;
+
+function readSetting(config: Config, key: FileSetting): string | undefined {
+  const path = config[key];
+  if (path === undefined) return undefined;
   try {
-    return readFileSync(path, "utf8").split("\n", 1)[0]?.trimEnd() ?? "";
+    return readFileSync(path, "utf8");
   } catch (error) {
-    throw new HeadpondError("invalid", `journal.zookeeper.passwordFile: ${(error as Error).message}`, { cause: error });
+    throw new HeadpondError("invalid", `${key}: ${(error as Error).message}`, { cause: error });
   }
 }
 

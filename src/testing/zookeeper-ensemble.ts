@@ -11,11 +11,18 @@ import { freePorts, ServerProcess } from "../cli/role-process.ts";
 import type { Address } from "../io/network.ts";
 
 const jar = "/usr/share/java/zookeeper.jar";
+/** The jar of Debian's package does not name all that its TLS needs. */
+const tlsJars = [
+  jar,
+  ...["codec", "resolver", "transport-native-unix-common"].map((part) => `/usr/share/java/netty-${part}.jar`),
+].join(":");
 const tickMs = 500;
 const readyTimeoutMs = 60_000;
 
 export type ZooKeeperEnsemble = {
   readonly servers: readonly Address[];
+  /** The same, with TLS; empty if they have none. */
+  readonly tlsServers: readonly Address[];
   /** SIGKILL by default. */
   stop(index: number, signal?: NodeJS.Signals): Promise<void>;
   start(index: number): Promise<void>;
@@ -36,6 +43,8 @@ export async function hasZooKeeper(): Promise<boolean> {
 export type ZooKeeperOptions = {
   /** The servers know this user of DIGEST-MD5. */
   readonly auth?: { readonly user: string; readonly password: string };
+  /** They listen with TLS as well: files of PEM, with certificate and key, and with the authority of who may connect. */
+  readonly tls?: { readonly identityPath: string; readonly caPath: string };
   /** Where they listen, and what they are started with: another host of a `HostNetwork`. */
   readonly host?: string;
   readonly prefix?: readonly string[];
@@ -47,10 +56,11 @@ export async function withZooKeeper<T>(
   options: ZooKeeperOptions = {},
 ): Promise<T> {
   const count = 3;
-  const { auth, host = "127.0.0.1", prefix = [] } = options;
-  const ports = await freePorts(count * 3);
+  const { auth, tls, host = "127.0.0.1", prefix = [] } = options;
+  const ports = await freePorts(count * 4);
   const servers = Array.from({ length: count }, (_, i) => ({ host, port: ports[i * 3] as number }));
   const members = servers.map((_, i) => `server.${i + 1}=${host}:${ports[i * 3 + 1]}:${ports[i * 3 + 2]}`);
+  const tlsServers = tls === undefined ? [] : servers.map((_, i) => ({ host, port: ports[count * 3 + i] as number }));
   const processes: (ServerProcess | undefined)[] = [];
   const jaas = join(directory, "jaas.conf");
   if (auth !== undefined) {
@@ -66,6 +76,7 @@ export async function withZooKeeper<T>(
       ...[`clientPortAddress=${host}`, "admin.enableServer=false", "4lw.commands.whitelist=srvr", "maxClientCnxns=0"],
       ...["extendedTypesEnabled=true", "snapshot.trust.empty=true"],
       ...(auth === undefined ? [] : ["authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider"]),
+      ...tlsLines(tls, tlsServers[i]),
       ...members,
     ];
     await writeFile(join(home(i), "zoo.cfg"), `${lines.join("\n")}\n`);
@@ -75,7 +86,14 @@ export async function withZooKeeper<T>(
     const [command, ...words] = [...prefix, "java"];
     const server = new ServerProcess(`zookeeper ${index}`, command as string, [
       ...words,
-      ...["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", ...login, "-cp", jar],
+      ...[
+        "-Xmx256m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        ...login,
+        "-cp",
+        tls === undefined ? jar : tlsJars,
+      ],
       ...["org.apache.zookeeper.server.quorum.QuorumPeerMain", join(home(index), "zoo.cfg")],
     ]);
     server.stdout.resume();
@@ -97,6 +115,7 @@ export async function withZooKeeper<T>(
     for (let i = 0; i < count; i++) await ready(i);
     return await use({
       servers,
+      tlsServers,
       stop: async (index, signal = "SIGKILL") => {
         await processes[index]?.stop(signal);
         processes[index] = undefined;
@@ -117,6 +136,16 @@ export async function withZooKeeper<T>(
   } finally {
     await Promise.all(processes.map(async (server) => server?.stop("SIGKILL")));
   }
+}
+
+function tlsLines(tls: ZooKeeperOptions["tls"], address: Address | undefined): readonly string[] {
+  if (tls === undefined || address === undefined) return [];
+  return [
+    "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
+    ...[`secureClientPort=${address.port}`, `secureClientPortAddress=${address.host}`],
+    ...[`ssl.keyStore.location=${tls.identityPath}`, "ssl.keyStore.type=PEM"],
+    ...[`ssl.trustStore.location=${tls.caPath}`, "ssl.trustStore.type=PEM", "ssl.clientAuth=need"],
+  ];
 }
 
 /** ZooKeeper's plain-text questions: four letters, an answer, the end. */
