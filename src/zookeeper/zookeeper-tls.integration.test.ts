@@ -31,14 +31,14 @@ test("a session lives over TLS with certificates on both sides, and nobody witho
     await writeFile(caPath, ours.certificate);
     await withZooKeeper(
       directory,
-      async ({ tlsServers, stop, start }) => {
+      async (ensemble) => {
         const client = (options: TlsNetworkOptions): ZooKeeper =>
           new ZooKeeper({
             network: new TlsNetwork(options),
             clock: new NodeClock(),
             logger: silentLogger,
             random: new Random(1),
-            servers: tlsServers,
+            servers: ensemble.tlsServers,
             sessionTimeoutMs: 2000,
           });
         const zookeeper = client({ ca: ours.certificate, ...ours.sign("client") });
@@ -47,14 +47,14 @@ test("a session lives over TLS with certificates on both sides, and nobody witho
         const { sessionId } = zookeeper;
         // Over to another server, with TLS again.
         for (const i of [0, 1]) {
-          await stop(i);
+          await ensemble.stop(i);
           for (let isThere = false; !isThere; ) {
             isThere = await zookeeper.exists("/tls").then(
               (stat) => stat !== undefined,
               () => false,
             );
           }
-          await start(i);
+          await ensemble.start(i);
         }
         assert.equal(zookeeper.sessionId, sessionId);
         await zookeeper.close();
