@@ -256,7 +256,7 @@ export class ClientConnection implements CallCarrier {
 
   #newId(): number {
     do this.#nextId = this.#nextId === 0xffff_ffff ? 1 : this.#nextId + 1;
-    while (this.#calls.has(this.#nextId) || this.#cancelled.has(this.#nextId));
+    while (this.#calls.has(this.#nextId) || (this.#cancelled.size > 0 && this.#cancelled.has(this.#nextId)));
     return this.#nextId;
   }
 
