@@ -12,7 +12,6 @@ import { HeadpondError, isHeadpondError, toHeadpondError } from "../base/errors.
 import type { Logger } from "../io/logger.ts";
 import { CommittedFeed } from "./committed-feed.ts";
 import type { Entry, Journal, JournalCluster, JournalStatus, Proposed, Role, SavedCheckpoint } from "./journal.ts";
-import { RaftBarriers } from "./raft-barriers.ts";
 import { overloadedProposals, overloadedReads } from "./raft-refusals.ts";
 import { SharedBell } from "./shared-bell.ts";
 import type { Made } from "./shared-checkpointer.ts";
@@ -22,8 +21,9 @@ import { SharedMembers } from "./shared-members.ts";
 import { type SharedCounts, sharedMetrics } from "./shared-metrics.ts";
 import { openSharedParts, type SharedParts } from "./shared-parts.ts";
 import { SharedProposals } from "./shared-proposals.ts";
+import { SharedReads } from "./shared-reads.ts";
 import { type ReignEnd, SharedReign } from "./shared-reign.ts";
-import { asRefusal } from "./shared-writer.ts";
+import { SharedRoom } from "./shared-room.ts";
 
 type State = "new" | "starting" | "open" | "closing" | "closed";
 
@@ -32,7 +32,8 @@ export class SharedJournal<Result> implements Journal<Result> {
   readonly #limits: SharedJournalLimits;
   readonly #logger: Logger;
   readonly #proposals = new SharedProposals<Result>();
-  readonly #barriers = new RaftBarriers();
+  readonly #reads: SharedReads;
+  readonly #room: SharedRoom;
   readonly #feed: CommittedFeed;
   readonly #counts: SharedCounts;
   readonly #members: SharedMembers;
@@ -48,15 +49,8 @@ export class SharedJournal<Result> implements Journal<Result> {
   #isAwake = false;
   /** Of the last epoch in which something was read or written. */
   #epoch = 0;
-  #noSpace: { readonly error: HeadpondError; readonly untilMs: number } | undefined;
-  /** Since when the store refuses what this master writes. */
-  #deniedAtMs: number | undefined;
   /** No attempt to lead before. */
   #notBeforeMs = Number.NEGATIVE_INFINITY;
-  /** Since when calls to the store fail. */
-  #troubledAtMs: number | undefined;
-  /** Since then the state is known to hold all that was acknowledged. */
-  #freshAtMs: number | undefined;
 
   constructor(options: SharedJournalOptions<Result>) {
     this.#options = options;
@@ -70,6 +64,14 @@ export class SharedJournal<Result> implements Journal<Result> {
       timeoutMs: this.#limits.storePatienceMs,
       isLeading: () => this.#role === "leader",
       own: () => ({ appliedIndex: options.machine.applied.index, ...this.#parts?.digests.newest }),
+    });
+    this.#room = new SharedRoom({ clock: options.clock, limits: this.#limits });
+    this.#reads = new SharedReads({
+      clock: options.clock,
+      logger: this.#logger,
+      patienceMs: this.#limits.readPatienceMs,
+      appliedIndex: () => options.machine.applied.index,
+      notLeader: () => this.#members.notLeader(),
     });
     this.#feed = new CommittedFeed(this.#limits.feed, {
       committedIndex: () => options.machine.applied.index,
@@ -103,8 +105,7 @@ export class SharedJournal<Result> implements Journal<Result> {
       );
     },
     transferLeadership: (id, signal) => this.#transfer(id, signal),
-    freshnessMs: () =>
-      this.#freshAtMs === undefined ? undefined : this.#options.clock.monotonicMs() - this.#freshAtMs,
+    freshnessMs: () => this.#reads.freshnessMs,
   };
 
   async start(): Promise<void> {
@@ -120,7 +121,7 @@ export class SharedJournal<Result> implements Journal<Result> {
         onApplied: (...done) => this.#onApplied(...done),
         onJump: () => this.#onJump(),
         onDiverged: (details) => this.#onDiverged(details),
-        onTrouble: (error) => this.#onTrouble(error),
+        onTrouble: (error) => this.#reads.onTrouble(error),
         onFatal: (error) => this.#fail(error),
       });
       this.#parts = parts;
@@ -160,7 +161,7 @@ export class SharedJournal<Result> implements Journal<Result> {
     if (refusal !== undefined) return Promise.reject(refusal);
     if (this.#reign === undefined) this.#bell.ring();
     else this.#wake();
-    return this.#barriers.add(this.#options.clock.monotonicMs());
+    return this.#reads.add();
   }
 
   committed(fromIndex: number, signal: AbortSignal): AsyncIterable<Entry> {
@@ -168,7 +169,9 @@ export class SharedJournal<Result> implements Journal<Result> {
   }
 
   get checkpoints(): readonly SavedCheckpoint[] {
-    return this.#parts?.place.checkpoints.known ?? [];
+    const { place, records } = this.#parts ?? {};
+    // One that ends before the log begins is nothing to go on from.
+    return place?.checkpoints.known.filter(({ index }) => index >= (records?.before?.index ?? 0)) ?? [];
   }
 
   async checkpoint(): Promise<Made> {
@@ -245,7 +248,7 @@ export class SharedJournal<Result> implements Journal<Result> {
     await this.#loop;
     this.#proposals.refuseQueued(closed);
     this.#proposals.endSent(new HeadpondError("unknown-outcome", closed.message));
-    this.#barriers.endAll(closed);
+    this.#reads.end(closed);
     this.#feed.close();
     this.#setRole("standby");
   }
@@ -287,18 +290,9 @@ export class SharedJournal<Result> implements Journal<Result> {
   /** Until nothing new is there. */
   async #follow(signal: AbortSignal): Promise<void> {
     const { follower } = this.#open();
-    for (let atEnd = false; !atEnd && !this.#wantsToLead; ) {
-      const askedAtMs = this.#options.clock.monotonicMs();
-      const context = this.#barriers.takeQuestion();
-      try {
-        atEnd = await follower.step(signal);
-      } finally {
-        if (context !== undefined && !atEnd) this.#barriers.again(context);
-      }
+    for (let isAll = false; !isAll && !this.#wantsToLead; ) {
+      isAll = await this.#reads.during(() => follower.step(signal));
       this.#epoch = Math.max(this.#epoch, this.#options.machine.applied.term);
-      if (!atEnd) continue;
-      this.#freshAtMs = askedAtMs;
-      if (context !== undefined) this.#barriers.granted(context, 0, 0);
     }
   }
 
@@ -320,16 +314,13 @@ export class SharedJournal<Result> implements Journal<Result> {
           for (const slot of slots) follower.committed(slot);
         },
         onDurable: (entries, durationMs) => {
-          this.#noSpace = undefined;
-          this.#deniedAtMs = undefined;
+          this.#room.clear();
           this.#counts.durable(entries, durationMs);
         },
         onNoSpace: (error) => {
-          this.#noSpace = { error, untilMs: clock.monotonicMs() + this.#limits.noSpaceRetryMs };
-          // What they wait for may never be written.
-          this.#barriers.askAgain();
+          this.#reads.askAgain();
           this.#wake();
-          this.#onDenied(error);
+          if (this.#room.refused(error)) this.#reign?.end({ why: "unreachable", message: error.message });
         },
         onFatal: (error) => this.#fail(error),
       },
@@ -366,11 +357,10 @@ export class SharedJournal<Result> implements Journal<Result> {
     this.#proposals.refuseQueued(this.#members.notLeader());
     this.#proposals.endSent(lost);
     // As a standby's, these reads may yet be answered.
-    this.#barriers.askAgain();
+    this.#reads.askAgain();
     this.#bell.ring();
     this.#logger.info("leads no more", { epoch: reign.epoch, ...end });
-    this.#noSpace = undefined;
-    this.#deniedAtMs = undefined;
+    this.#room.clear();
   }
 
   /** Storage has decided against this master, or it cannot reach storage: let another one try. */
@@ -414,34 +404,15 @@ export class SharedJournal<Result> implements Journal<Result> {
         const reign = this.#reign;
         if (reign === undefined || reign.isOver || this.#failure !== undefined) return;
         reign.writer.pump();
-        this.#answerReads(reign);
+        this.#reads.answer(reign);
       },
       (error: unknown) => this.#fail(toHeadpondError(error)),
     );
   }
 
-  /** All that were asked for in one turn share one read of the epoch, and wait until what was sent before is applied. */
-  #answerReads(reign: SharedReign): void {
-    const context = this.#barriers.takeQuestion();
-    if (context === undefined) return;
-    const askedAtMs = this.#options.clock.monotonicMs();
-    // A standby may have read, and shown, what is written and not known here to be committed.
-    const { lastIndex } = reign.writer;
-    reign.fence.check().then(
-      (isStill) => {
-        if (isStill) this.#freshAtMs = askedAtMs;
-        // What a full store refused meanwhile nobody has seen.
-        const index = Math.min(lastIndex, reign.writer.lastIndex);
-        if (isStill) this.#barriers.granted(context, index, this.#options.machine.applied.index);
-        else this.#barriers.refused(context, this.#members.notLeader());
-      },
-      () => this.#barriers.refused(context, this.#members.notLeader()),
-    );
-  }
-
   #onApplied(entries: readonly Entry[], results: readonly Result[]): void {
     this.#proposals.applied(entries, results);
-    this.#barriers.applied(this.#options.machine.applied.index);
+    this.#reads.applied(this.#options.machine.applied.index);
     let bytes = 0;
     for (const { payload } of entries) bytes += payload.length;
     this.#feed.add(entries, bytes);
@@ -450,43 +421,17 @@ export class SharedJournal<Result> implements Journal<Result> {
   }
 
   #onJump(): void {
-    this.#freshAtMs = undefined;
+    this.#reads.forgetFreshness();
     this.#feed.jumped();
     this.#parts?.digests.reset();
     this.#parts?.divergence.heal();
   }
 
   #onDiverged(details: string): void {
-    this.#barriers.endAll(new HeadpondError("unavailable", details));
+    this.#reads.end(new HeadpondError("unavailable", details));
     this.#reign?.end({ why: "unreachable", message: details });
     this.#options.onDiverged?.(details);
     this.#bell.ring();
-  }
-
-  /** A full store is full for all; one that this master may not write to another one may be able to. */
-  #onDenied(error: HeadpondError): void {
-    if (error.code !== "denied") return;
-    const nowMs = this.#options.clock.monotonicMs();
-    this.#deniedAtMs ??= nowMs;
-    if (nowMs - this.#deniedAtMs >= this.#limits.storePatienceMs) {
-      this.#reign?.end({ why: "unreachable", message: error.message });
-    }
-  }
-
-  /** Calls to the store are repeated for as long as it takes; who waits for a read is not to wait as long. */
-  #onTrouble(error: HeadpondError | undefined): void {
-    const { clock } = this.#options;
-    if (error === undefined) {
-      if (this.#troubledAtMs !== undefined) this.#logger.info("the store answers again");
-      this.#troubledAtMs = undefined;
-      return;
-    }
-    if (this.#troubledAtMs === undefined) this.#logger.warn("the store does not answer", { error: error.message });
-    this.#troubledAtMs ??= clock.monotonicMs();
-    if (clock.monotonicMs() - this.#troubledAtMs < this.#limits.readPatienceMs) return;
-    this.#barriers.endAll(
-      new HeadpondError("unavailable", `the store of the journal does not answer: ${error.message}`),
-    );
   }
 
   #setRole(role: Role): void {
@@ -510,9 +455,7 @@ export class SharedJournal<Result> implements Journal<Result> {
     }
     const reign = this.#reign;
     if (reign === undefined || reign.isOver || reign.isHandingOver) return this.#members.notLeader();
-    if (this.#noSpace !== undefined && this.#options.clock.monotonicMs() < this.#noSpace.untilMs) {
-      return asRefusal(this.#noSpace.error);
-    }
+    if (this.#room.refusal !== undefined) return this.#room.refusal;
     const { count, bytes } = this.#proposals;
     if (count >= maxQueuedEntries || bytes + payloadBytes > maxQueuedBytes) return overloadedProposals(count, bytes);
     return undefined;
@@ -520,8 +463,8 @@ export class SharedJournal<Result> implements Journal<Result> {
 
   #readRefusal(): HeadpondError | undefined {
     const unfit = this.#unfit();
-    if (unfit !== undefined || this.#barriers.count < this.#limits.maxQueuedReads) return unfit;
-    return overloadedReads(this.#barriers.count);
+    if (unfit !== undefined || this.#reads.count < this.#limits.maxQueuedReads) return unfit;
+    return overloadedReads(this.#reads.count);
   }
 
   #unfit(): HeadpondError | undefined {
@@ -550,7 +493,7 @@ export class SharedJournal<Result> implements Journal<Result> {
     this.#setRole("standby");
     this.#proposals.refuseQueued(this.#unavailable());
     this.#proposals.endSent(new HeadpondError("unknown-outcome", error.message));
-    this.#barriers.endAll(this.#unavailable());
+    this.#reads.end(this.#unavailable());
     this.#options.onFatal(error);
   }
 }

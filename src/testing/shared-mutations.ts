@@ -126,21 +126,20 @@ export const sharedMutations: readonly SharedMutation[] = [
   },
   {
     name: "a primary answers reads without reading the epoch",
-    edits: [
-      edit(
-        "journal/shared-journal",
-        "reign.fence.check().then(\n      (isStill) => {",
-        "Promise.resolve(true).then(\n      (isStill) => {",
-      ),
-    ],
+    edits: [edit("journal/shared-reads", "fence.check().then((isStill)", "Promise.resolve(true).then((isStill)")],
     profile: readers,
+  },
+  {
+    name: "a primary's reads do not wait for what standbys may have seen",
+    edits: [edit("journal/shared-reads", "Math.min(lastIndex, writer.lastIndex), appliedIndex()", "0, appliedIndex()")],
+    profile: { ...calm, readShare: 0.8, thinkMs: 2, clients: 4, delayMs: 10 },
   },
   {
     name: "a standby answers reads from what it has",
     edits: [
       edit(
-        "journal/shared-journal",
-        "if (context !== undefined && !atEnd) this.#barriers.again(context);",
+        "journal/shared-reads",
+        "if (context !== undefined && !isAll) this.#barriers.again(context);",
         "if (context !== undefined) this.#barriers.granted(context, 0, 0);",
       ),
     ],
