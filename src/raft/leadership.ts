@@ -60,6 +60,8 @@ export class Leadership {
   #hasCommitted = false;
   /** Set with the first TimeoutNow, for the rest of the term: it may arrive late, and voters then break their promise. */
   #leaseEnded = false;
+  /** When what a quorum answered had been sent; undefined: to be found out again. */
+  #leasedAtMs: number | undefined;
   #transfer: { readonly target: NodeId; readonly sinceMs: number; sent: boolean } | undefined;
   /** What was accepted and is not yet both committed and durable here. */
   #open: { readonly index: number; readonly bytes: number }[] = [];
@@ -178,7 +180,9 @@ export class Leadership {
   /** Whether the leader may answer reads on its own: a quorum answered what was sent less than a lease ago. */
   mayRead(nowMs: number): boolean {
     if (!this.#hasCommitted || this.#leaseEnded) return false;
-    return nowMs < this.#quorum(nowMs, ({ leasedAtMs }) => leasedAtMs) + this.#options.config.leaseMs;
+    // Asked before every read, and changed by answers and memberships only. What this member says itself is never too old.
+    this.#leasedAtMs ??= this.#quorum(Number.POSITIVE_INFINITY, ({ leasedAtMs }) => leasedAtMs);
+    return nowMs < this.#leasedAtMs + this.#options.config.leaseMs;
   }
 
   /** The latest round of heartbeats that a quorum answered. */
@@ -285,6 +289,7 @@ export class Leadership {
   #membersChanged(): void {
     const { id, membership, log, limits } = this.#options;
     const members = membersOf(membership.current);
+    this.#leasedAtMs = undefined;
     for (const peer of this.#peers.keys()) if (!members.includes(peer)) this.#peers.delete(peer);
     for (const peer of members) {
       if (peer !== id && !this.#peers.has(peer)) {
@@ -298,6 +303,7 @@ export class Leadership {
     if (peer === undefined) return undefined;
     peer.activeAtMs = this.#uptimeMs;
     peer.leasedAtMs = Math.max(peer.leasedAtMs, sentAtMs);
+    this.#leasedAtMs = undefined;
     return peer;
   }
 
