@@ -105,12 +105,16 @@ export class PeerClient {
         response.destroy();
         throw error;
       }
-      await response.consume((chunk) => {
-        watch.heard();
-        this.#onBytes(chunk.length);
-        if (fill.append(chunk)) return;
-        throw new HeadpondError("corrupt", `${request.worker} sent more bytes than block ${fill.block} has`);
-      });
+      const into = fill.room();
+      await response.consume(
+        (chunk) => {
+          watch.heard();
+          this.#onBytes(chunk.length);
+          if (fill.append(chunk)) return;
+          throw new HeadpondError("corrupt", `${request.worker} sent more bytes than block ${fill.block} has`);
+        },
+        into === undefined ? {} : { into },
+      );
       if (fill.filledBytes !== fill.length) {
         const what = `${fill.filledBytes} of ${fill.length} bytes of block ${fill.block}`;
         throw new HeadpondError("corrupt", `${request.worker} sent ${what}`);
