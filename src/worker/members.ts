@@ -16,6 +16,8 @@ export class Members {
   #list: WorkerList = { version: 0, workers: [] };
   #changedMs = 0;
   #domainIds: readonly WorkerId[] = [];
+  /** Those of the domain that stay; all of them, if none does. */
+  #ownerIds: readonly WorkerId[] = [];
   readonly #byId = new Map<WorkerId, WorkerAddress>();
   readonly #suspectedUntilMs = new Map<WorkerId, number>();
   #waiters = new Set<() => void>();
@@ -47,7 +49,10 @@ export class Members {
     for (const worker of list.workers) {
       this.#byId.set(worker.id, worker);
     }
-    this.#domainIds = list.workers.filter((w) => egressDomain(w.place) === this.#domain).map((w) => w.id);
+    const domain = list.workers.filter((w) => egressDomain(w.place) === this.#domain);
+    const staying = domain.filter((w) => w.draining !== true);
+    this.#domainIds = domain.map((w) => w.id);
+    this.#ownerIds = staying.length > 0 ? staying.map((w) => w.id) : this.#domainIds;
     const waiters = this.#waiters;
     this.#waiters = new Set();
     for (const wake of waiters) wake();
@@ -60,7 +65,7 @@ export class Members {
 
   /** The workers of this domain, the best owner of the block first. */
   order(id: FileVersionId, block: BlockIndex): readonly WorkerId[] {
-    return ownerOrder(id, block, this.#domainIds);
+    return ownerOrder(id, block, this.#ownerIds);
   }
 
   /** The other workers of this domain. */

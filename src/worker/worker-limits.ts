@@ -2,6 +2,7 @@
 
 import { claimLimits } from "../base/claim-table.ts";
 import type { HttpLimits } from "../io/http-server.ts";
+import { type ScrubLimits, scrubLimits } from "./background-scrub.ts";
 import { type BlockCacheLimits, blockCacheLimits } from "./block-cache.ts";
 import { claimServiceLimits } from "./claim-service.ts";
 import { claimSessionLimits } from "./claim-session.ts";
@@ -22,6 +23,7 @@ export type WorkerLimits = {
   readonly loads: LoadRunnerLimits;
   readonly claims: Omit<ClaimsLimits, "firstListWaitMs">;
   readonly masterLink: MasterLinkLimits;
+  readonly scrub: ScrubLimits;
   /** Of the data port. */
   readonly http: Partial<HttpLimits>;
   /** Stored blocks that stay in memory beside those on their way, so that who waited for them need not read the disk. */
@@ -52,6 +54,7 @@ export const workerLimits: WorkerLimits = {
   loads: loadRunnerLimits,
   claims: { service: { ...claimServiceLimits, table: claimLimits }, session: claimSessionLimits, blocksMin: 4 },
   masterLink: masterLinkLimits,
+  scrub: scrubLimits,
   http: { stallTimeoutMs: 60_000 },
   warmBlocksMax: 6,
   piecesMax: 48,

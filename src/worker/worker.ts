@@ -7,20 +7,16 @@ import type { Holding, WorkerAddress, WorkerOrder } from "../base/cluster.ts";
 import { HeadpondError } from "../base/errors.ts";
 import type { FileDescriptor } from "../base/file.ts";
 import type { FileVersionId, WorkerId } from "../base/ids.ts";
-import type { Place } from "../base/place.ts";
-import type { Random } from "../base/random.ts";
 import { BufferPool } from "../io/aligned-buffer.ts";
-import type { Clock } from "../io/clock.ts";
-import type { Disk } from "../io/disk.ts";
-import type { FileSender } from "../io/file-sender.ts";
 import { HttpClient } from "../io/http-client.ts";
 import { HttpServer } from "../io/http-server.ts";
 import type { Logger } from "../io/logger.ts";
-import type { Metrics } from "../io/metrics.ts";
 import type { Address } from "../io/network.ts";
+import { BackgroundScrub } from "./background-scrub.ts";
 import { BlockCache } from "./block-cache.ts";
 import type { CachedFile } from "./cached-file.ts";
 import { Claims } from "./claims.ts";
+import { DamageLog } from "./damage-log.ts";
 import { DataServer } from "./data-server.ts";
 import { Descriptors } from "./descriptors.ts";
 import { Fetcher } from "./fetcher.ts";
@@ -38,44 +34,13 @@ import { ObjectRoutes } from "./object-routes.ts";
 import { PeerClient } from "./peer-client.ts";
 import { PeerRoutes } from "./peer-routes.ts";
 import { Reader } from "./reader.ts";
-import { type OpenUnderStore, UnderStores } from "./under-stores.ts";
+import { UnderStores } from "./under-stores.ts";
 import { WorkerAdmin } from "./worker-admin.ts";
 import { workerHandlers } from "./worker-handlers.ts";
 import { type WorkerLimits, workerLimits } from "./worker-limits.ts";
 import { WorkerMetrics } from "./worker-metrics.ts";
+import { resolveId, type WorkerOptions } from "./worker-options.ts";
 import type { WorkerReport } from "./worker-report.ts";
-
-export type WorkerOptions = {
-  /** Absent: the one kept in the first cache directory, or drawn from the incarnation and kept there. */
-  readonly id?: WorkerId;
-  /** Drawn at random at each start, at least 8 characters. */
-  readonly incarnation: string;
-  readonly place: Place;
-  readonly directories: readonly { readonly path: string; readonly capacityBytes: number }[];
-  readonly disk: Disk;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly logger: Logger;
-  readonly metrics: Metrics;
-  /** One for each master that is known (`RpcMaster`), named by its address. The worker closes them. */
-  readonly masters: readonly MasterConnection[];
-  /** Makes one for another master, of which those tell; absent: they are all. */
-  readonly connectMaster?: (address: string) => MasterConnection;
-  readonly openUnderStore: OpenUnderStore;
-  /** Where the data port listens. Port 0: any. */
-  readonly data: Address;
-  /** Where health, metrics and status listen. */
-  readonly http: Address;
-  /** The host that others reach this worker by. Absent: that of the data port. */
-  readonly advertisedHost?: string;
-  /** `host:port` of the gateways that run beside this worker. */
-  readonly gateways?: () => Readonly<Record<string, string>>;
-  /** Threads that move bytes, where the system has them; they stay their maker's. */
-  readonly sender?: FileSender | undefined;
-  /** Release of the software. */
-  readonly software: string;
-  readonly limits?: Partial<WorkerLimits>;
-};
 
 export class Worker {
   readonly id: WorkerId;
@@ -93,6 +58,9 @@ export class Worker {
   readonly #claims: Claims;
   readonly #loads: LoadRunner;
   readonly #reports: LoadReports;
+  readonly #damage = new DamageLog();
+  #binding: Promise<void> = Promise.resolve();
+  readonly #scrub: BackgroundScrub;
   readonly #files: FileRoutes;
   readonly #peers: PeerRoutes;
   readonly #server: DataServer;
@@ -260,7 +228,14 @@ export class Worker {
     const admin = new WorkerAdmin({ metrics: options.metrics, status: () => this.status() });
     this.#admin = new HttpServer({ clock, logger, handler: (request, response) => admin.serve(request, response) });
     cache.onChange = (file, change) => this.#noteChange(file, change);
-    cache.onDamaged = () => this.#metrics.damaged("disk");
+    cache.onDamaged = (file, block) => {
+      this.#metrics.damaged("disk");
+      this.#damage.note(file, block);
+      for (const link of this.#allLinks()) link.hurry();
+    };
+    cache.withdraw = () => this.#links?.reported() ?? Promise.resolve();
+    const { fetcher } = this;
+    this.#scrub = new BackgroundScrub({ cache, buffers, fetcher, clock, logger, limits: limits.scrub });
     cache.onEvicted = () => this.#metrics.evicted();
   }
 
@@ -312,7 +287,7 @@ export class Worker {
       data,
       http,
       ...this.cache.usage(),
-      problems: this.cache.problems(),
+      problems: this.#problems(),
       masters: this.#allLinks().map((link) => ({
         name: link.master.name,
         attached: link.isAttached,
@@ -340,6 +315,7 @@ export class Worker {
   /** Finishes what readers wait for, within the limit `closeGraceMs`, then stops; what is held is made durable. */
   async close(): Promise<void> {
     await this.#links?.close();
+    await this.#scrub.close();
     await this.#loads.close();
     await this.#claims.close();
     await this.#server.close(this.#limits.closeGraceMs);
@@ -420,7 +396,14 @@ export class Worker {
     }
   }
 
-  async #bindCluster(clusterId: string): Promise<void> {
+  /** One after the other: all masters say at about the same time who they are. */
+  #bindCluster(clusterId: string): Promise<void> {
+    const bound = this.#binding.then(() => this.#bindOnce(clusterId));
+    this.#binding = bound.catch(() => {});
+    return bound;
+  }
+
+  async #bindOnce(clusterId: string): Promise<void> {
     if (this.#clusterId === clusterId) return;
     if (this.#clusterId !== undefined) {
       throw new HeadpondError(
@@ -458,11 +441,16 @@ export class Worker {
     return {
       usedBytes,
       capacityBytes,
+      keptBytes: this.cache.keptBytes(),
       originBytes: this.#metrics.origin.totalBytes,
       originRate: this.#metrics.origin.rate(),
       peerRate: this.#metrics.peerIn.rate(),
-      problems: this.cache.problems().slice(0, 100),
+      problems: this.#problems().slice(0, 100),
     };
+  }
+
+  #problems(): readonly string[] {
+    return [...this.cache.problems(), ...this.#damage.problems()];
   }
 
   *#holdings(): IterableIterator<Holding> {
@@ -502,16 +490,6 @@ export class Worker {
   #openStreams(): number {
     return this.#files.openStreams + this.#peers.openStreams;
   }
-}
-
-async function resolveId({ id, incarnation }: WorkerOptions, cache: BlockCache): Promise<WorkerId> {
-  const kept = cache.directories.find((directory) => directory.identity.workerId !== undefined)?.identity.workerId;
-  const chosen = id ?? kept ?? `worker-${incarnation.slice(0, 8)}`;
-  for (const directory of cache.directories) {
-    if (directory.state === "failed" || directory.identity.workerId === chosen) continue;
-    await directory.setIdentity({ ...directory.identity, workerId: chosen });
-  }
-  return chosen as WorkerId;
 }
 
 function formatAddress({ host, port }: Address): string {
