@@ -246,3 +246,22 @@ test("every process says whether it lives, whether it can serve and why not, and
   assert.match(await (await fetch(`${url}/metrics`)).text(), /^headpond_test_requests_total 3$/m);
   assert.equal((await fetch(`${url}/other`)).status, 404);
 });
+
+test("what a client has asked for ahead is not begun when it has left", async (context) => {
+  const clock = new NodeClock();
+  const seen: string[] = [];
+  const { server, port } = await start(context, async (request, response) => {
+    seen.push(request.path);
+    await new Promise<void>((resolve) => request.signal.addEventListener("abort", () => resolve()));
+    response.destroy();
+  });
+  const socket = net.connect(port, "127.0.0.1");
+  socket.on("error", () => {});
+  socket.write("GET /first HTTP/1.1\r\nHost: x\r\n\r\nGET /second HTTP/1.1\r\nHost: x\r\n\r\n");
+  while (seen.length === 0) await clock.sleep(5);
+  socket.destroy();
+  while (server.connectionCount > 0) await clock.sleep(5);
+  // Nothing is left that its end would wait for.
+  await server.close(60_000);
+  assert.deepEqual(seen, ["/first"]);
+});

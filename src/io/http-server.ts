@@ -4,7 +4,6 @@
  * (`listen`) or from a port that several protocols share (`handleConnection`).
  */
 
-import { once } from "node:events";
 import http from "node:http";
 import type net from "node:net";
 import { errorTable, isHeadpondError, toHeadpondError } from "../base/errors.ts";
@@ -113,9 +112,16 @@ export class HttpServer {
     this.#last.set(incoming.socket, outgoing);
     this.#activeCount++;
     if (this.#closing) outgoing.shouldKeepAlive = false;
+    // A client may ask again before it has been answered to the end. Each answer has the connection to itself, and is not kept in memory meanwhile.
+    if (outgoing.socket === null && before !== undefined && !before.closed) {
+      await new Promise<void>((resolve) => before.once("close", () => resolve()));
+      if (incoming.socket.destroyed) {
+        // There is nobody left to answer; such a response never gets a connection, and never closes.
+        this.#requestDone();
+        return;
+      }
+    }
     try {
-      // A client may ask again before it has been answered to the end. Each answer has the connection to itself, and is not kept in memory meanwhile.
-      if (outgoing.socket === null && before !== undefined && !before.closed) await once(before, "close");
       await this.#handler(request, response);
       if (!response.ended) throw new Error("the handler returned without ending the response");
     } catch (error) {
