@@ -14,12 +14,14 @@ import { NodeDisk } from "../io/node-disk.ts";
 import { type BackupAbout, BackupWriter } from "../journal/backup.ts";
 import { journalStatusAtRest } from "../journal/inspect.ts";
 import { backupSource, type RestoreSource, restoreJournal, survivorSource } from "../journal/restore.ts";
+import { restoreSharedJournal } from "../journal/shared-restore.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import type { Context } from "./context.ts";
 import { parseCount } from "./fs-list.ts";
 import { journalDirectory, lockMaster } from "./master-directory.ts";
 import { reachableAddress } from "./migrate.ts";
 import { ProgressBar } from "./progress.ts";
+import { openStore } from "./shared-log.ts";
 
 export function addBackup({ signal }: Commands, parent: Commands["program"]): void {
   leaf(
@@ -55,7 +57,9 @@ export function addBackup({ signal }: Commands, parent: Commands["program"]): vo
     "make the first master of a new cluster out of a backup",
     "headpond journal restore /backups/2026-11-24 --dir /var/lib/headpond/master",
   )
-    .requiredOption("--dir <directory>", "master.dir of the new master; empty")
+    .option("--dir <directory>", "master.dir of the new master; empty")
+    .option("--store <uri>", "instead: an empty shared store, in which masters of a journal with ZooKeeper begin")
+    .option("--store-option <key=value...>", "as journal.zookeeper.storeOptions")
     .option("--index <n>", "as of this entry; by default the last one")
     .option("--id <id>", "master.id of the new master, for a Raft journal", "m1")
     .option(
@@ -69,9 +73,11 @@ export function addBackup({ signal }: Commands, parent: Commands["program"]): vo
     .action(
       action(signal, async (context, flags, source: string) => {
         const disk = new NodeDisk({ isPrivate: true });
-        const directory = resolve(String(flags["dir"]));
         const forced = flags["forceNewCluster"] === true;
         const from = await sourceOf(resolve(source), forced);
+        if (flags["store"] !== undefined) return restoreToStore(context, flags, from, forced);
+        if (flags["dir"] === undefined) throw new HeadpondError("invalid", "say where: --dir DIRECTORY or --store URI");
+        const directory = resolve(String(flags["dir"]));
         const lock = await lockMaster(disk, directory);
         try {
           const bar = new ProgressBar(context.output, () => context.clock.monotonicMs());
@@ -107,6 +113,33 @@ export function addBackup({ signal }: Commands, parent: Commands["program"]): vo
         }
       }),
     );
+}
+
+async function restoreToStore(
+  context: Context,
+  flags: Readonly<Record<string, unknown>>,
+  source: RestoreSource,
+  forced: boolean,
+): Promise<number> {
+  const uri = String(flags["store"]);
+  const store = await openStore(uri, (flags["storeOption"] as readonly string[] | undefined) ?? []);
+  try {
+    const done = await restoreSharedJournal({
+      disk: new NodeDisk({ isPrivate: true }),
+      clock: new NodeClock(),
+      source,
+      store,
+      clusterId: randomUUID() as ClusterId,
+      mark: randomUUID().replaceAll("-", "").slice(0, 16),
+      signal: context.signal,
+      ...(flags["index"] === undefined ? {} : { toIndex: parseCount(String(flags["index"]), "--index") }),
+    });
+    const result = { ...done, directory: store.uri, formerClusterId: source.clusterId, forced };
+    context.output.result(result, () => explain(context, result, source));
+    return 0;
+  } finally {
+    await store.close();
+  }
 }
 
 async function sourceOf(directory: string, forced: boolean): Promise<RestoreSource> {

@@ -7,15 +7,17 @@ import { join, resolve } from "node:path";
 import type { MasterStatus } from "../base/cluster.ts";
 import { HeadpondError } from "../base/errors.ts";
 import { NodeDisk } from "../io/node-disk.ts";
-import { compareJournals } from "../journal/compare.ts";
+import { compareLogs, directoryAtRest, type JournalComparison, type LogAtRest } from "../journal/compare.ts";
 import { readMeta } from "../journal/journal-meta.ts";
 import { replaceState } from "../journal/repair.ts";
+import { discardSharedState } from "../journal/shared-repair.ts";
 import { askMasters } from "./ask-masters.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import type { Context } from "./context.ts";
 import { fetchBackup } from "./journal-backup.ts";
 import { describePayload } from "./journal-describe.ts";
 import { journalDirectory, lockMaster, stateDirectory } from "./master-directory.ts";
+import { isStoreUri, withSharedLog } from "./shared-log.ts";
 
 export function addRepair({ signal }: Commands, parent: Commands["program"]): void {
   leaf(
@@ -26,10 +28,11 @@ export function addRepair({ signal }: Commands, parent: Commands["program"]): vo
   ).action(
     action(signal, async (context, _flags, left: string | undefined, right: string | undefined) => {
       if (left === undefined) return diffRunning(context);
-      if (right === undefined) throw new HeadpondError("invalid", "give two directories of journals, or none");
+      if (right === undefined)
+        throw new HeadpondError("invalid", "give two directories of journals, or URIs of shared stores, or nothing");
       const disk = new NodeDisk({ isPrivate: true });
       const describe = (payload: Uint8Array): string => JSON.stringify(describePayload(payload));
-      const found = await compareJournals(disk, resolve(left), resolve(right), describe);
+      const found = await compareNamed(disk, left, right, signal, describe);
       const same = found.sameCluster && found.differences.length === 0;
       context.output.result({ ...found, same }, () => {
         const { output } = context;
@@ -65,8 +68,16 @@ export function addRepair({ signal }: Commands, parent: Commands["program"]): vo
         const journal = journalDirectory(directory);
         await readMeta(disk, journal);
         const lock = await lockMaster(disk, directory);
+        const removeState = (): Promise<void> => disk.removeTree(stateDirectory(directory));
         const arriving = join(directory, "arriving");
         try {
+          if (await discardSharedState({ disk, directory: journal, removeState })) {
+            context.output.result({ directory }, () => {
+              context.output.line(`${directory}: its state and its copies of checkpoints are thrown away`);
+              context.output.line("next: start this master; it takes the state from the store of the journal");
+            });
+            return 0;
+          }
           await disk.removeTree(arriving);
           const from = flags["from"] === undefined ? undefined : String(flags["from"]);
           // A fresh one, so that this master's log reaches up to it or is behind it, never cut beyond it.
@@ -83,7 +94,7 @@ export function addRepair({ signal }: Commands, parent: Commands["program"]): vo
             checkpoint: { ...checkpoint, path: join(arriving, "state") },
             clusterId,
             configuration,
-            removeState: () => disk.removeTree(stateDirectory(directory)),
+            removeState,
           });
           const result = { directory, index, from: master };
           context.output.result(result, () => {
@@ -97,6 +108,24 @@ export function addRepair({ signal }: Commands, parent: Commands["program"]): vo
         }
       }),
     );
+}
+
+/** Two logs at rest: directories, or URIs of shared stores (with the environment's credentials). */
+async function compareNamed(
+  disk: NodeDisk,
+  left: string,
+  right: string,
+  signal: AbortSignal,
+  describe: (payload: Uint8Array) => string,
+): Promise<JournalComparison> {
+  const open = async (
+    name: string,
+    use: (log: LogAtRest) => Promise<JournalComparison>,
+  ): Promise<JournalComparison> => {
+    if (!isStoreUri(name)) return use(await directoryAtRest(disk, resolve(name)));
+    return withSharedLog(name, [], signal, async (log) => use(await log.atRest()));
+  };
+  return open(left, (one) => open(right, (other) => compareLogs(one, other, describe)));
 }
 
 /** Compares what masters say of themselves: digests at the same entry, from each master's own mouth where it answers. */

@@ -38,6 +38,8 @@ export class BackupService {
   ): AsyncGenerator<BackupItem> {
     const { core, clusterId, id, disk, clock } = this.#deps;
     await this.#upToDate(local);
+    // A journal whose log was cut for another master's checkpoint has none of its own that the log goes on from.
+    if (core.journal.checkpoints.length === 0 && core.journal.status().firstIndex > 1) await core.journal.checkpoint();
     const { checkpoints } = core.journal;
     const checkpoint = history ? checkpoints[0] : checkpoints.at(-1);
     if (stateOnly && checkpoint === undefined) {

@@ -130,11 +130,6 @@ export const sharedMutations: readonly SharedMutation[] = [
     profile: readers,
   },
   {
-    name: "a primary's reads do not wait for what standbys may have seen",
-    edits: [edit("journal/shared-reads", "Math.min(lastIndex, writer.lastIndex), appliedIndex()", "0, appliedIndex()")],
-    profile: { ...calm, readShare: 0.8, thinkMs: 2, clients: 4, delayMs: 10 },
-  },
-  {
     name: "a standby answers reads from what it has",
     edits: [
       edit(
