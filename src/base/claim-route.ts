@@ -25,10 +25,10 @@ const sourcesMax = 4;
 export function claimRoute(plan: RingPlan, self: WorkerId, claimant: WorkerId, block: number): readonly WorkerId[] {
   if (self === claimant) return [];
   const { ring, rings } = plan;
-  const place = ring.indexOf(self);
+  const place = placeOf(plan, self);
   // Who feeds nobody takes blocks from all who do, in turn.
   if (place === -1) return outsideRoute(ring, claimant, block);
-  const at = ring.indexOf(claimant);
+  const at = placeOf(plan, claimant);
   // A claimant outside of the rings gives its block to one of them, in turn, who is its entry.
   const entry = at === -1 ? block % ring.length : at;
   const chain: WorkerId[] = [];
@@ -40,6 +40,18 @@ export function claimRoute(plan: RingPlan, self: WorkerId, claimant: WorkerId, b
   if (chain.length === sourcesMax) chain.pop();
   chain.push(claimant);
   return chain;
+}
+
+const places = new WeakMap<RingPlan, ReadonlyMap<WorkerId, number>>();
+
+/** -1: outside of the rings. A plan never changes, so its places are kept. */
+function placeOf(plan: RingPlan, worker: WorkerId): number {
+  let known = places.get(plan);
+  if (known === undefined) {
+    known = new Map(plan.ring.map((member, at) => [member, at]));
+    places.set(plan, known);
+  }
+  return known.get(worker) ?? -1;
 }
 
 /** The position that feeds position `at`, for blocks that come from position `from`. */

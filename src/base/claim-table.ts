@@ -15,7 +15,7 @@ import type { RingPlan } from "./claim-route.ts";
 import type { BlockIndex, WorkerId } from "./ids.ts";
 
 export type ClaimLimits = LagLimits & {
-  /** Claimed blocks of one file that are not there yet, in all. */
+  /** Claimed blocks of one file that are not there yet, in all; with several rings more. */
   readonly claimsMax: number;
   /** The same of one worker. */
   readonly claimsPerWorkerMax: number;
@@ -30,7 +30,7 @@ export type ClaimLimits = LagLimits & {
 };
 
 export const claimLimits: ClaimLimits = {
-  claimsMax: 6,
+  claimsMax: 12,
   claimsPerWorkerMax: 4,
   silentMs: 2000,
   suspectMs: 700,
@@ -41,6 +41,8 @@ export const claimLimits: ClaimLimits = {
   apartMs: 1500,
 };
 
+/** With several rings a claimant gives several copies: so many claims at once at least, or its uplink holds them up. */
+const claimsPerRing = 6;
 /** A block that its living owner does not give counts as lost there when that was said so often. */
 const complaintsMax = 4;
 
@@ -160,7 +162,10 @@ export class ClaimTable {
     let arrivingBytes = 0;
     for (const [block, bytes] of report.arriving) if (!report.have.has(block as BlockIndex)) arrivingBytes += bytes;
     noteProgress(participant, report.have.count + arrivingBytes / this.#blockSizeBytes, nowMs);
-    if (judge(this.#participants, this.#plan, participant, this.#limits, nowMs)) this.#replan();
+    if (judge(this.#participants, this.#plan, participant, this.#limits, nowMs)) {
+      this.#replan();
+      this.#relieve();
+    }
     for (const block of report.reading) {
       if (block < this.blockCount && this.#owners[block] === undefined) this.#claim(block, participant);
     }
@@ -234,7 +239,9 @@ export class ClaimTable {
       apartCount: 0,
       progress: 0,
       rate: 0,
-      behind: 0,
+      fedBy: undefined,
+      fedSinceMs: 0,
+      gapMin: 0,
       victim: undefined,
     };
     this.#participants.set(worker, participant);
@@ -308,7 +315,9 @@ export class ClaimTable {
   }
 
   #grant(nowMs: number): void {
-    while (this.#claimed < this.#limits.claimsMax) {
+    const { rings } = this.#plan;
+    const claimsMax = rings === 1 ? this.#limits.claimsMax : Math.max(this.#limits.claimsMax, claimsPerRing * rings);
+    while (this.#claimed < claimsMax) {
       const block = this.#nextBlock();
       if (block === undefined) return;
       const participant = this.#claimantFor(block, nowMs);
@@ -334,14 +343,28 @@ export class ClaimTable {
       const isQuiet = nowMs - participant.reportedMs > this.#limits.silentMs / 2;
       const rank = [
         isQuiet ? 1 : 0,
-        -(participant.arriving.get(block) ?? 0),
         participant.apart ? 1 : 0,
+        -(participant.arriving.get(block) ?? 0),
         participant.claims.size,
         participant.granted,
       ];
       if (best === undefined || isBefore(rank, bestRank)) [best, bestRank] = [participant, rank];
     }
     return best;
+  }
+
+  /** Claims of those who stand apart go to others, who go on where they are. */
+  #relieve(): void {
+    for (const slow of this.#participants.values()) {
+      if (!slow.apart || slow.claims.size === 0) continue;
+      for (const block of slow.claims) {
+        const better = this.#claimantFor(block, slow.reportedMs);
+        if (better === undefined || better.apart) continue;
+        slow.claims.delete(block);
+        this.#claimed--;
+        this.#claim(block, better);
+      }
+    }
   }
 
   #replan(): void {

@@ -104,13 +104,15 @@ export class BlockSources {
     events.onPeerBlock(fill, worker);
   }
 
-  async fromOrigin(reception: Reception): Promise<void> {
+  /** `signal`: ends this attempt; what has come stays. */
+  async fromOrigin(reception: Reception, signal?: AbortSignal): Promise<void> {
     const { fill } = reception;
     await reception.takeSlot(this.#originSlotsOf(fill));
     await reception.takeBuffer();
     if (fill.file.isStale) throw changedContent(fill);
     askAgainForTheLastByte(fill);
-    await readOrigin(fill, this.#deps.origin, this.#signal);
+    const both = signal === undefined ? this.#signal : AbortSignal.any([this.#signal, signal]);
+    await readOrigin(fill, this.#deps.origin, both);
     await reception.store(fill.digest());
     this.#deps.events.onOriginBlock(fill);
   }

@@ -67,6 +67,10 @@ export class ClaimSession {
     this.#running = this.#run();
   }
 
+  get isClosed(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
   /** Resolves at the next news, or rejects with the signal's reason. */
   changed(signal: AbortSignal): Promise<void> {
     return untilAborted(this.#change.promise, AbortSignal.any([signal, this.#closing.signal]));

@@ -3,6 +3,7 @@
  * A neighbour that fails is passed over for the one before it, and the bytes that have come stay: the next source goes on behind them.
  */
 
+import { AttemptWatch, attemptLimits } from "../base/claim-attempt.ts";
 import { HeadpondError, toHeadpondError } from "../base/errors.ts";
 import type { WorkerId } from "../base/ids.ts";
 import type { Clock } from "../io/clock.ts";
@@ -16,10 +17,6 @@ import type { Reception } from "./reception.ts";
 /** Times that a block changes hands before it counts as not to be had now. */
 const roundsMax = 12;
 
-/** How often an attempt is looked at. */
-const lookMs = 100;
-/** So long without a byte, and the next neighbour is asked. */
-const stallMs = 1000;
 const reroute = new HeadpondError("cancelled", "the order of the workers has changed");
 
 export type ClaimedFetchDependencies = {
@@ -41,9 +38,9 @@ export async function fetchClaimed(reception: Reception, dependencies: ClaimedFe
     const claimant = await session.claimant(block, signal);
     const route = session.view.route(block) ?? [];
     if (claimant === members.self) {
-      await fromOriginOrOutside(reception, dependencies);
-      session.hurry();
-      return;
+      if (await fromOriginOrOutside(reception, dependencies)) return;
+      round--;
+      continue;
     }
     let rerouted = false;
     for (const worker of route) {
@@ -86,10 +83,6 @@ export async function fetchClaimed(reception: Reception, dependencies: ClaimedFe
   throw lastError ?? new HeadpondError("unavailable", `block ${block} of ${file.id} went from hand to hand`);
 }
 
-/**
- * Ends an attempt when there is a better neighbour by now and no bytes have come, or when a neighbour that is not the claimant gives nothing for
- * a while: it may wait for somebody who waits for us, because all learn of a new order at different times.
- */
 function watchAttempt(
   { session, clock }: ClaimedFetchDependencies,
   fill: Fill,
@@ -97,40 +90,26 @@ function watchAttempt(
   claimant: WorkerId,
   attempt: AbortController,
 ): { end(): void } {
-  let bytes = fill.filledBytes;
-  let changedMs = clock.monotonicMs();
-  let lookedMs = changedMs;
+  const attemptWatch = new AttemptWatch(fill.filledBytes, clock.monotonicMs());
   const { plan } = session.view;
   const look = (): void => {
-    const now = clock.monotonicMs();
-    // A look that comes late tells of this process: the bytes may lie in the socket.
-    if (now - lookedMs > 2 * lookMs) changedMs = now;
-    lookedMs = now;
-    if (fill.filledBytes !== bytes) {
-      bytes = fill.filledBytes;
-      changedMs = now;
-    } else if (now - changedMs > stallMs && worker !== claimant) {
-      attempt.abort(new HeadpondError("timeout", `${worker} gave nothing for ${stallMs} ms`));
-      return;
-    } else if (
-      session.view.plan !== plan &&
-      now - changedMs > lookMs &&
-      session.view.route(fill.block)?.[0] !== worker
-    ) {
-      attempt.abort(reroute);
-      return;
-    }
-    timer = clock.timer(lookMs, look);
+    const isBest = session.view.plan === plan || session.view.route(fill.block)?.[0] === worker;
+    const isClaimant = worker === claimant;
+    const isApart = !session.view.plan.ring.includes(worker);
+    const verdict = attemptWatch.look(fill.filledBytes, clock.monotonicMs(), { isBest, isClaimant, isApart });
+    if (verdict === "reroute") attempt.abort(reroute);
+    if (verdict === "stalled") attempt.abort(new HeadpondError("timeout", `${worker} gave nothing for too long`));
+    if (verdict === "go-on") timer = clock.timer(attemptLimits.lookMs, look);
   };
-  let timer = clock.timer(lookMs, look);
+  let timer = clock.timer(attemptLimits.lookMs, look);
   return { end: () => timer.clear() };
 }
 
-/** A worker that takes no part in the load may hold it. */
+/** A worker that takes no part in the load may hold it. False: the claim has gone to somebody else, who goes on where we are. */
 async function fromOriginOrOutside(
   reception: Reception,
-  { session, members, sources, signal }: ClaimedFetchDependencies,
-): Promise<void> {
+  { session, members, sources, signal, clock }: ClaimedFetchDependencies,
+): Promise<boolean> {
   const { fill } = reception;
   fill.readsOrigin = true;
   const failed = new Set<WorkerId>();
@@ -138,16 +117,29 @@ async function fromOriginOrOutside(
     if (failed.has(worker) || members.isSuspected(worker)) continue;
     try {
       await sources.fromPeer(reception, { worker, skipped: [], heldOnly: true });
-      return;
+      session.hurry();
+      return true;
     } catch (error) {
       if (signal.aborted || fill.phase !== "filling") throw error;
       failed.add(worker);
     }
   }
+  const attempt = new AbortController();
+  const look = (): void => {
+    if (session.view.claimant(fill.block) === members.self) timer = clock.timer(attemptLimits.lookMs, look);
+    else attempt.abort(reroute);
+  };
+  let timer = clock.timer(attemptLimits.lookMs, look);
   try {
-    await sources.fromOrigin(reception);
+    await sources.fromOrigin(reception, attempt.signal);
+    session.hurry();
+    return true;
   } catch (error) {
+    if (error === reroute && fill.phase === "filling") return false;
     await session.failed(fill.block);
     throw error;
+  } finally {
+    timer.clear();
+    fill.readsOrigin = false;
   }
 }

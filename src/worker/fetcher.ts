@@ -258,21 +258,28 @@ export class Fetcher {
 
   async #fromSources(fill: Fill): Promise<void> {
     const { members, limits, logger, clock } = this.#deps;
-    const session = this.#claims.get(fill.file);
     // A worker that has just started would take itself for the only one, and fetch what others hold.
     await members.waitForFirst(limits.firstListWaitMs);
-    await this.#sources.with(fill, (reception) =>
-      session === undefined || this.#originOnly.has(fill.file)
-        ? this.#fromOwner(reception)
-        : fetchClaimed(reception, {
+    await this.#sources.with(fill, async (reception) => {
+      for (;;) {
+        const session = this.#originOnly.has(fill.file) ? undefined : this.#claims.get(fill.file);
+        if (session === undefined) return this.#fromOwner(reception);
+        try {
+          const sources = this.#sources;
+          return await fetchClaimed(reception, {
             session,
             members,
             clock,
             logger,
-            sources: this.#sources,
+            sources,
             signal: this.#closing.signal,
-          }),
-    );
+          });
+        } catch (error) {
+          // Whoever waits for the block may not be the load, which may be over.
+          if (!session.isClosed || this.#closing.signal.aborted || fill.phase !== "filling") throw error;
+        }
+      }
+    });
   }
 
   async #fromOwner(reception: Reception): Promise<void> {

@@ -167,6 +167,7 @@ export class LoadRunner {
           onOutcome(jobId, { id: descriptor.id, ok: false, code: error.code, message: error.message });
           return;
         }
+        logger.debug("a file is tried again", { jobId, path: descriptor.path, code: error.code, error: error.message });
         await clock.sleep(delayMs, signal).catch(() => {});
       }
     }
