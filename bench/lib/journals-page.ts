@@ -3,8 +3,8 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { cpus, loadavg, totalmem } from "node:os";
 import { basename, dirname, join } from "node:path";
+import { type BarChart, barChart } from "../../src/testing/bar-chart.ts";
 import { median, round } from "./benchmark.ts";
-import { type BarChart, barChart } from "./chart.ts";
 import { type CatchUp, type Load, type LossResult, medianOf, outstandings } from "./journal-measures.ts";
 import { choosing, closing, opening, tolerating } from "./journals-text.ts";
 import type { LostWrites } from "./lost-writes.ts";

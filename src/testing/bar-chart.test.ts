@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { barChart } from "./chart.ts";
+import { barChart } from "./bar-chart.ts";
 
-test("chart: every value that was measured has one bar with its number, and names are escaped", () => {
+test("bar chart: every value that was measured has one bar with its number, and names are escaped", () => {
   const svg = barChart({
     title: "a < b & c",
     unit: "1/s",
@@ -17,7 +17,7 @@ test("chart: every value that was measured has one bar with its number, and name
   for (const shown of [">12.3k<", ">10<", ">0.5<", "a &lt; b &amp; c"]) assert.ok(svg.includes(shown), shown);
 });
 
-test("chart: a larger value has a higher bar", () => {
+test("bar chart: a larger value has a higher bar", () => {
   const svg = barChart({
     title: "t",
     unit: "ms",
