@@ -38,10 +38,14 @@ async function run(context: BenchmarkContext, directory: string): Promise<void> 
   const ours: JournalFigures[] = [];
   for (const kind of journalKinds) {
     const missing = await whyNoJournal(kind);
-    if (missing === undefined) ours.push(await measureKind(context, kind, join(directory, kind)));
-    else note(`${kind} skipped: ${missing}`);
+    if (missing !== undefined) {
+      note(`${kind} skipped: ${missing}`);
+      continue;
+    }
+    const figures = await measureKind(context, kind, join(directory, kind));
+    emitKind(context, figures, peers);
+    ours.push(figures);
   }
-  for (const figures of ours) emitKind(context, figures, peers);
   if (report === undefined) return;
   const written = await writeJournalsPage(report, ours, peers);
   note(`wrote ${written.join(", ")}`);
