@@ -45,7 +45,9 @@ export async function runInNamespaces(
   // The first process of a process namespace takes all others with it.
   const isolation = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
   const command = [...isolation, process.execPath, fileURLToPath(script), ...args];
-  const child = spawn("unshare", command, { stdio: ["ignore", "pipe", "pipe"] });
+  // Also when this process is killed, and can kill nobody itself any more.
+  const dying = ["--pdeathsig", "KILL", "unshare", ...command];
+  const child = spawn("setpriv", dying, { stdio: ["ignore", "pipe", "pipe"] });
   const kill = (): void => void child.kill("SIGKILL");
   signal?.addEventListener("abort", kill, { once: true });
   let log = "";
