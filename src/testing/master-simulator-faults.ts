@@ -8,10 +8,11 @@ import type { HeadpondError } from "../base/errors.ts";
 import type { Random } from "../base/random.ts";
 import type { MemberChange } from "../journal/journal.ts";
 import type { SimulatedClient } from "./master-simulator-client.ts";
-import { asOurs, type Machine } from "./master-simulator-machine.ts";
+import { asOurs, type Machine, type SharedStorage } from "./master-simulator-machine.ts";
 import type { MasterOracle } from "./master-simulator-oracle.ts";
 import type { Profile } from "./master-simulator-profile.ts";
 import type { SimNetwork } from "./sim-network.ts";
+import { StoreTroubles } from "./sim-shared-store.ts";
 import type { SimWorld } from "./sim-world.ts";
 
 const unlimitedBytes = 2 ** 50;
@@ -28,6 +29,7 @@ export type MasterFaultsOptions = {
   readonly newClient: () => void;
   /** As the configuration files of the masters have them for ever. */
   readonly founders: () => Readonly<Record<string, string>>;
+  readonly shared: SharedStorage | undefined;
 };
 
 export class MasterFaults {
@@ -50,6 +52,8 @@ export class MasterFaults {
     elections: 0,
     installs: 0,
     rebuilds: 0,
+    outages: 0,
+    misled: 0,
   };
   #isHealed = false;
   #ids = 100;
@@ -87,8 +91,10 @@ export class MasterFaults {
     });
     often(p.fullMs, () => this.#fill());
     often(p.wipeMs, () => this.#wipe());
-    often(p.rotMs, () => this.#rot());
-    often(p.changeMs, () => this.#change());
+    if (this.#options.shared === undefined) {
+      often(p.rotMs, () => this.#rot());
+      often(p.changeMs, () => this.#change());
+    } else this.#troubleStorage(this.#options.shared, often);
     often(p.transferMs, () => this.#transfer());
     often(p.checkpointMs, () => {
       this.counts.checkpoints++;
@@ -116,9 +122,34 @@ export class MasterFaults {
     world.events.after(operatorMs, operate);
   }
 
+  /** Storage is away for all or for one; the election is away, or misleads. */
+  #troubleStorage({ troubles, elections }: SharedStorage, often: (meanMs: number, run: () => void) => void): void {
+    const { world, machines } = this.#options;
+    const random = this.#random;
+    often(random.pick([800, 3000]), () => {
+      const away = random.pick([troubles, this.#any(0.7).storeTroubles]);
+      const durationMs = random.between(20, random.pick([200, 1500, 3000]));
+      this.counts.outages++;
+      world.note(`storage is away for ${durationMs}`);
+      away.downUntilMs = world.nowMs + durationMs;
+      for (const machine of machines) machine.lastTroubleMs = Math.max(machine.lastTroubleMs, away.downUntilMs);
+    });
+    often(random.pick([400, 2000]), () => {
+      this.counts.misled++;
+      elections.mislead();
+    });
+    often(random.pick([2000, 8000]), () => {
+      elections.downUntilMs = world.nowMs + random.between(100, 2000);
+    });
+  }
+
   heal(): void {
-    const { machines, clients, network } = this.#options;
+    const { machines, clients, network, shared } = this.#options;
     this.#isHealed = true;
+    for (const troubles of [shared?.troubles, ...machines.map(({ storeTroubles }) => storeTroubles)]) {
+      if (troubles !== undefined) Object.assign(troubles, new StoreTroubles());
+    }
+    if (shared !== undefined) shared.elections.downUntilMs = 0;
     Object.assign(network.troubles, { delayMs: 1, stall: 0 });
     network.troubles.cuts.clear();
     for (const machine of machines) {
@@ -281,9 +312,29 @@ export class MasterFaults {
   /** A disk is lost for good: a new master comes in its place. */
   #wipe(): void {
     const machine = this.#any(0.3);
+    if (this.#options.shared !== undefined) {
+      this.#wipeCopy(machine);
+      return;
+    }
     if (!this.#mayLose(machine)) return;
     this.counts.wipes++;
     this.#replace(machine);
+  }
+
+  /** What is on the own disk is a copy of what is in the store: the master comes back under its name. */
+  #wipeCopy(machine: Machine): void {
+    const { world, oracle } = this.#options;
+    if (!machine.isUp) return;
+    this.counts.wipes++;
+    world.note(`the disk of ${machine.id} is lost`);
+    void machine
+      .losePower()
+      .then(() => machine.wipe(machine.id))
+      .then(() => machine.format(undefined))
+      .then(() => {
+        oracle.wiped(machine);
+        this.#startLater(machine);
+      });
   }
 
   #replace(machine: Machine): void {
@@ -396,7 +447,7 @@ export class MasterFaults {
   #operate(): void {
     const { machines, profile } = this.#options;
     const leader = this.#leader();
-    if (leader?.journal === undefined || this.#isChanging) return;
+    if (leader?.journal === undefined || this.#isChanging || this.#options.shared !== undefined) return;
     const members = leader.journal.cluster.members();
     for (const id of this.#lost) if (!members.some((member) => member.id === id)) this.#lost.delete(id);
     const gone = members.find(({ id }) => this.#lost.has(id));

@@ -10,16 +10,25 @@ import { Random } from "../base/random.ts";
 import type { LogFields, Logger } from "../io/logger.ts";
 import { MemoryDisk } from "../io/memory-disk.ts";
 import { Metrics } from "../io/metrics.ts";
+import type { Network } from "../io/network.ts";
 import { formatJournal } from "../journal/format.ts";
+import type { Journal, JournalCluster } from "../journal/journal.ts";
 import type { RaftJournal } from "../journal/raft-journal.ts";
+import type { RaftJournalOptions } from "../journal/raft-journal-options.ts";
 import type { RaftJournalLimits } from "../journal/raft-limits.ts";
+import { formatSharedJournal } from "../journal/shared-format.ts";
+import type { SharedJournal } from "../journal/shared-journal.ts";
+import type { SharedJournalLimits } from "../journal/shared-limits.ts";
 import type { TcpPeers } from "../journal/tcp-peers.ts";
 import type { Master } from "../master/master.ts";
 import type { MasterLimits } from "../master/master-limits.ts";
 import type { CommandResult } from "../namespace/command.ts";
 import type { Namespace } from "../namespace/namespace.ts";
+import type { MemorySharedStore } from "./memory-shared-store.ts";
 import { DiskTroubles, SimDisk } from "./sim-disk.ts";
+import { SimElection, type SimElections } from "./sim-election.ts";
 import type { SimNetwork } from "./sim-network.ts";
+import { SimSharedStore, StoreTroubles } from "./sim-shared-store.ts";
 import { StateAtRest } from "./sim-store.ts";
 import { type SimClockOptions, SimProcess, type SimWorld } from "./sim-world.ts";
 
@@ -32,9 +41,19 @@ const stopPatienceMs = 10_000;
 /** The classes under test: those of the product, or copies with a bug in them. */
 export type MasterParts = {
   readonly RaftJournal: typeof RaftJournal;
+  readonly SharedJournal: typeof SharedJournal;
   readonly TcpPeers: typeof TcpPeers;
   readonly Master: typeof Master;
   readonly Namespace: typeof Namespace;
+};
+
+/** What the masters have in common when their log is in shared storage. */
+export type SharedStorage = {
+  readonly store: MemorySharedStore;
+  readonly troubles: StoreTroubles;
+  readonly elections: SimElections;
+  readonly limits: Partial<SharedJournalLimits>;
+  readonly parallelCalls: number;
 };
 
 export type MachineOptions = {
@@ -43,6 +62,8 @@ export type MachineOptions = {
   readonly parts: MasterParts;
   readonly host: string;
   readonly limits: Partial<RaftJournalLimits>;
+  /** Absent: the journal is Raft's. */
+  readonly shared: SharedStorage | undefined;
   readonly masterLimits: Partial<MasterLimits>;
   /** Every so often the state goes to its store. */
   readonly flushStateMs: number;
@@ -58,11 +79,13 @@ export type MachineOptions = {
   readonly onLog: (machine: Machine, level: string, message: string, fields: LogFields | undefined) => void;
 };
 
+export type SimulatedJournal = Journal<CommandResult> & { readonly cluster: JournalCluster };
+
 /** A master while its process lives. */
 export type MasterLife = {
   readonly process: SimProcess;
   readonly namespace: Namespace;
-  readonly journal: RaftJournal<CommandResult>;
+  readonly journal: SimulatedJournal;
   readonly master: Master;
   /** It serves. */
   isOpen: boolean;
@@ -72,6 +95,8 @@ export class Machine {
   readonly host: string;
   readonly disk = new MemoryDisk();
   readonly troubles = new DiskTroubles();
+  /** Of its way to shared storage. */
+  readonly storeTroubles = new StoreTroubles();
   /** When it was paused or its disk hung last: an excuse for being slow. */
   lastTroubleMs = 0;
   /** Its disk was damaged or lost: it may refuse to start, and must not come back as the member that it was. */
@@ -103,7 +128,7 @@ export class Machine {
   }
 
   /** The journal of a master that serves. */
-  get journal(): RaftJournal<CommandResult> | undefined {
+  get journal(): SimulatedJournal | undefined {
     return this.#life?.isOpen === true ? this.#life.journal : undefined;
   }
 
@@ -113,6 +138,13 @@ export class Machine {
 
   /** Makes an empty disk a member's. `founders` of all members by id, or `undefined` to join. */
   async format(founders: Readonly<Record<string, string>> | undefined): Promise<void> {
+    const { shared } = this.#options;
+    if (shared !== undefined) {
+      const { clock } = new SimProcess(this.#options.world, "format", this.#options.clock());
+      const store = shared.store.view();
+      await formatSharedJournal({ disk: this.disk, clock, store, directory, id: this.#id, clusterId });
+      return;
+    }
     const incarnation = `${this.#options.world.random.uint32().toString(16)}-${this.host}`;
     await formatJournal({
       disk: this.disk,
@@ -155,7 +187,7 @@ export class Machine {
 
   start(): void {
     if (this.#life !== undefined || this.#isBusy) return;
-    const { world, network, parts, host, limits, masterLimits, clock: drawClock } = this.#options;
+    const { world, network, parts, host, masterLimits, clock: drawClock } = this.#options;
     const process = new SimProcess(world, `${this.#id}.${++this.#lives}`, drawClock());
     const { clock } = process;
     const logger = this.#logger();
@@ -167,15 +199,7 @@ export class Machine {
     try {
       const namespace = new parts.Namespace({ store: this.#state.open(disk), backgroundFlush: false });
       const metrics = new Metrics();
-      const peers = new parts.TcpPeers({
-        network: door,
-        clock,
-        logger,
-        random,
-        snapshots: { disk, directory: `${directory}/incoming` },
-        listen: { host, port: peerPort },
-      });
-      const journal = new parts.RaftJournal<CommandResult>({
+      const common = {
         disk,
         clock,
         logger,
@@ -185,13 +209,11 @@ export class Machine {
         machine: namespace,
         bootId: `boot-${this.#boot}`,
         id: this.#id,
-        peers,
         random,
-        addresses: () => ({ rpc: `${host}:${rpcPort}`, http: "" }),
         onDiverged: (details: unknown) => this.#options.onDiverged(this, String(details)),
         onFatal: end,
-        limits,
-      });
+      };
+      const journal = this.#journal(common, process, door);
       const master = new parts.Master({
         id: this.#id,
         clusterId,
@@ -229,6 +251,32 @@ export class Machine {
       this.#options.onOpen(this, life);
     }, end);
     this.#flushState(life);
+  }
+
+  #journal(common: JournalParts, process: SimProcess, network: Network): SimulatedJournal {
+    const { host, limits, parts, shared } = this.#options;
+    const { clock, logger, random, disk } = common;
+    if (shared !== undefined) {
+      const { store, troubles, elections, parallelCalls } = shared;
+      const all = [troubles, this.storeTroubles];
+      const candidate = { id: this.#id, rpc: `${host}:${rpcPort}`, http: "", featureLevel: 1 };
+      return new parts.SharedJournal<CommandResult>({
+        ...common,
+        store: new SimSharedStore({ store, process, disk, troubles: all, parallelCalls }),
+        election: new SimElection(elections, process, candidate),
+        limits: shared.limits,
+      });
+    }
+    const peers = new parts.TcpPeers({
+      network,
+      clock,
+      logger,
+      random,
+      snapshots: { disk, directory: `${directory}/incoming` },
+      listen: { host, port: peerPort },
+    });
+    const addresses = (): { rpc: string; http: string } => ({ rpc: `${host}:${rpcPort}`, http: "" });
+    return new parts.RaftJournal<CommandResult>({ ...common, peers, addresses, limits });
   }
 
   /** The process dies; the machine goes on. */
@@ -311,6 +359,10 @@ export class Machine {
     return logger;
   }
 }
+
+type JournalParts = Omit<RaftJournalOptions<CommandResult>, "peers" | "addresses" | "limits"> & {
+  readonly clusterId: ClusterId;
+};
 
 /** An error of ours, also one of a copy of the sources. */
 export function asOurs(error: unknown): HeadpondError {

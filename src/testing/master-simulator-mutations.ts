@@ -244,7 +244,8 @@ export async function plantInMasters({
     const { TcpPeers } = await load<Pick<MasterParts, "TcpPeers">>("journal/tcp-peers.ts");
     const { Master } = await load<Pick<MasterParts, "Master">>("master/master.ts");
     const { Namespace } = await load<Pick<MasterParts, "Namespace">>("namespace/namespace.ts");
-    return { parts: { RaftJournal, TcpPeers, Master, Namespace }, discard };
+    const { SharedJournal } = await load<Pick<MasterParts, "SharedJournal">>("journal/shared-journal.ts");
+    return { parts: { RaftJournal, SharedJournal, TcpPeers, Master, Namespace }, discard };
   } catch (error) {
     await discard();
     throw error;

@@ -11,6 +11,7 @@ import { HeadpondError } from "../base/errors.ts";
 import { Random } from "../base/random.ts";
 import type { LogFields } from "../io/logger.ts";
 import { RaftJournal } from "../journal/raft-journal.ts";
+import { SharedJournal } from "../journal/shared-journal.ts";
 import { TcpPeers } from "../journal/tcp-peers.ts";
 import { Master } from "../master/master.ts";
 import { Namespace } from "../namespace/namespace.ts";
@@ -19,16 +20,22 @@ import { History } from "./linearizability-history.ts";
 import { type PathInput, type PathOutput, pathModel } from "./linearizability-models.ts";
 import { type ClientCounts, SimulatedClient } from "./master-simulator-client.ts";
 import { MasterFaults } from "./master-simulator-faults.ts";
-import { Machine, type MasterParts } from "./master-simulator-machine.ts";
+import { Machine, type MasterParts, type SharedStorage } from "./master-simulator-machine.ts";
 import { MasterOracle, Violation } from "./master-simulator-oracle.ts";
 import { drawProfile, journalLimits, type Profile } from "./master-simulator-profile.ts";
+import { MemorySharedStore } from "./memory-shared-store.ts";
+import { drawSharedProfile, sharedLimits } from "./shared-simulator-profile.ts";
+import { SimElections } from "./sim-election.ts";
 import { SimNetwork } from "./sim-network.ts";
+import { StoreTroubles } from "./sim-shared-store.ts";
 import { type SimClockOptions, SimWorld } from "./sim-world.ts";
 
 export type MasterSimulationOptions = {
   readonly seed: number;
   /** Simulated milliseconds with faults. */
   readonly ticks: number;
+  /** Of the masters; Raft's by default. */
+  readonly journal?: "raft" | "shared";
   /** Classes with a planted bug, to test the simulator. */
   readonly parts?: Partial<MasterParts>;
   readonly profile?: Partial<Profile>;
@@ -61,6 +68,7 @@ class MasterSimulation {
   readonly #profile: Profile;
   readonly #world: SimWorld;
   readonly #network: SimNetwork;
+  readonly #shared: SharedStorage | undefined;
   readonly #oracle: MasterOracle;
   readonly #machines: Machine[] = [];
   readonly #clients: SimulatedClient[] = [];
@@ -77,6 +85,7 @@ class MasterSimulation {
     this.#profile = { ...drawProfile(this.#random), ...options.profile };
     this.#world = new SimWorld({ random: this.#random, onLine: options.onLine });
     this.#network = new SimNetwork(this.#world);
+    this.#shared = options.journal === "shared" ? this.#sharedStorage() : undefined;
     this.#oracle = new MasterOracle(this.#world);
     this.#faults = new MasterFaults({
       world: this.#world,
@@ -87,7 +96,21 @@ class MasterSimulation {
       profile: this.#profile,
       newClient: () => this.#addClient(),
       founders: () => this.#founders,
+      shared: this.#shared,
     });
+  }
+
+  #sharedStorage(): SharedStorage {
+    const profile = drawSharedProfile(this.#random);
+    const { checkpointEveryEntries } = this.#profile;
+    const { lostRequest, lostAnswer, lateRequest, existsAfterSuccess, staleListing, delayMs, parallelCalls } = profile;
+    const elections = new SimElections(this.#world);
+    elections.sessionMs = profile.sessionMs;
+    const troubles = new StoreTroubles();
+    const chances = { lostRequest, lostAnswer, lateRequest, existsAfterSuccess, staleListing };
+    Object.assign(troubles, { ...chances, delayMs: Math.min(delayMs, 10) });
+    const limits = { ...sharedLimits(profile), checkpointEveryEntries, applySliceEntries: 64, slotEntriesMax: 100 };
+    return { store: new MemorySharedStore(), troubles, elections, limits, parallelCalls };
   }
 
   async run(): Promise<MasterSimulationResult> {
@@ -128,7 +151,8 @@ class MasterSimulation {
   async #start(): Promise<void> {
     const { size, delayMs, stall, flushMs } = this.#profile;
     Object.assign(this.#network.troubles, { delayMs, stall });
-    for (let i = 1; i <= size + spareMachines; i++) {
+    const spare = this.#shared === undefined ? spareMachines : 0;
+    for (let i = 1; i <= size + spare; i++) {
       const machine = this.#machine(`h${i}`, `m${i}`);
       machine.troubles.flushMs = flushMs;
       this.#machines.push(machine);
@@ -142,15 +166,15 @@ class MasterSimulation {
   }
 
   #machine(host: string, id: string): Machine {
-    const { RaftJournal: J, TcpPeers: P, Master: M, Namespace: N } = { RaftJournal, TcpPeers, Master, Namespace };
     const profile = this.#profile;
     return new Machine(
       {
         world: this.#world,
         network: this.#network,
-        parts: { RaftJournal: J, TcpPeers: P, Master: M, Namespace: N, ...this.#options.parts },
+        parts: { RaftJournal, SharedJournal, TcpPeers, Master, Namespace, ...this.#options.parts },
         host,
         limits: journalLimits(profile),
+        shared: this.#shared,
         masterLimits: {
           housekeeping: { sessionTimeoutMs: profile.sessionTimeoutMs, intervalMs: 1000 },
           settleMs: 100,
@@ -173,9 +197,9 @@ class MasterSimulation {
 
   #logged(machine: Machine, level: string, message: string, fields: LogFields | undefined): void {
     const { counts } = this.#faults;
-    if (message === "role" && fields?.["role"] === "leader") counts.elections++;
+    if ((message === "role" && fields?.["role"] === "leader") || message === "leads") counts.elections++;
     if (message === "the state is a checkpoint of the leader") counts.installs++;
-    if (message === "the state is rebuilt from checkpoint and log") counts.rebuilds++;
+    if (/^the state is (rebuilt|replaced)/.test(message)) counts.rebuilds++;
     if (!this.#options.verbose) return;
     this.#world.note(
       `${machine.life?.process.name ?? machine.id} ${level}: ${message} ${JSON.stringify(fields ?? {})}`,

@@ -20,6 +20,7 @@ const ticksPerSeed = 20_000;
 /** One history of each soak. */
 const soaks: Readonly<Record<string, (seed: number) => Outcome | Promise<Outcome>>> = {
   "raft-master": (seed) => simulateMasters({ seed, ticks: ticksPerSeed }),
+  "shared-master": (seed) => simulateMasters({ seed, ticks: ticksPerSeed, journal: "shared" }),
   "shared-journal": (seed) => simulateShared({ seed, ticks: ticksPerSeed }),
   "raft-core": (seed) => {
     const { ticks, violation, leaders, committed, counts } = simulate({ seed, ticks: ticksPerSeed });
