@@ -38,6 +38,11 @@ const names: Readonly<Record<JournalKind, string>> = {
   "zookeeper-s3": "ZooKeeper, S3",
 };
 
+/** The benchmark by itself makes two or three. */
+const busyLoadPerCore = 3;
+const busyWarning =
+  "**The machine was busy with other work during this run**: rates are several times too low, waits too long, and differences between the journals may be chance. Counts, bytes and CPU times hold.";
+
 /** The files that it wrote: the page at `path`, its pictures in `images/` beside it. */
 export async function writeJournalsPage(
   path: string,
@@ -96,11 +101,14 @@ function conditionsOf(ours: readonly JournalFigures[], peers: readonly PeerFigur
   const machine = `${cpus().length} cores (${first?.model.trim()}), ${round(totalmem() / 2 ** 30)} GiB, Node ${process.version}; the load average was ${loadavg()
     .map((value) => value.toFixed(1))
     .join(", ")} when the page was written`;
+  const [, , loadOf15Minutes = 0] = loadavg();
+  const isBusy = loadOf15Minutes > busyLoadPerCore * cpus().length;
   const lines = [
     ...ours.map((each) => `${names[each.kind]}: ${each.conditions}`),
     ...peers.map((each) => `${each.system}: ${each.conditions}`),
   ];
   return [
+    ...(isBusy ? [busyWarning] : []),
     `Machine: ${machine}. Everything runs on it at once, so each figure is a lower bound of what separate machines give, and the distances between machines are missing: they cost Raft one round trip to the nearest majority, the other journal one to the storage and one more for the look at the epoch.`,
     lines.map((line) => `- ${line}`).join("\n"),
   ].join("\n\n");
