@@ -48,6 +48,8 @@ const stepTimeoutMs = 60_000;
 export class MoveDriver {
   readonly #options: MoveDriverOptions;
   readonly #clients = new Map<string, HeadpondClient>();
+  /** By an earlier move: they are no part of the cluster any more. */
+  readonly #leftBehind = new Set<string>();
 
   constructor(options: MoveDriverOptions) {
     this.#options = options;
@@ -79,6 +81,10 @@ export class MoveDriver {
   async run(): Promise<Moved> {
     const { to, note, newMove } = this.#options;
     const reports = await this.reports();
+    const newest = Math.max(...[...reports.values()].map(({ generation }) => generation));
+    for (const { id, phase, generation } of reports.values()) {
+      if (phase === "left-behind" && generation < newest) this.#leftBehind.add(id);
+    }
     const open = [...reports.values()].find(({ phase }) => phase === "preparing" || phase === "ready");
     if (open !== undefined && open.to !== to) {
       throw new HeadpondError(
@@ -198,7 +204,8 @@ export class MoveDriver {
   }
 
   #members(): readonly MoveTargetMaster[] {
-    return this.#options.masters.filter(({ id }) => !this.#options.without.includes(id));
+    const { masters, without } = this.#options;
+    return masters.filter(({ id }) => !without.includes(id) && !this.#leftBehind.has(id));
   }
 
   #ask(id: string, request: Parameters<HeadpondClient["membership"]["move"]>[0]): Promise<Report> {

@@ -3,12 +3,14 @@
  * remembers and the configuration says, and how each is opened and prepared on this machine.
  */
 
-import { randomUUID } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { type Config, parseHostPort, withSettings } from "../base/config.ts";
 import { HeadpondError } from "../base/errors.ts";
+import { Random } from "../base/random.ts";
 import type { StateMachine } from "../journal/journal.ts";
 import { type JournalType, type MovedFile, type PreparedFile, readMoved } from "../journal/migration.ts";
 import { DirectoryTarget, type MoveTarget } from "../journal/move-target.ts";
+import { SharedMoveTarget } from "../journal/shared-move-target.ts";
 import { SwitchingJournal } from "../journal/switching-journal.ts";
 import type { InnerJournal, JournalPlace } from "../journal/switching-options.ts";
 import { JournalMarks, voidByMove } from "../master/journal-marks.ts";
@@ -16,6 +18,7 @@ import type { CommandResult } from "../namespace/command.ts";
 import { journalDirectory } from "./master-directory.ts";
 import { reachedHost } from "./serve.ts";
 import { type JournalParts, makeJournal } from "./serve-journal.ts";
+import { openConfiguredStore } from "./serve-shared-journal.ts";
 
 /** Of the directory of a locked master. Not started. Throws `invalid` when directory and configuration do not go together. */
 export async function makeSwitchingJournal(parts: JournalParts): Promise<SwitchingJournal<CommandResult>> {
@@ -34,7 +37,7 @@ export async function makeSwitchingJournal(parts: JournalParts): Promise<Switchi
       },
     );
   }
-  return new SwitchingJournal<CommandResult>({
+  const journal: SwitchingJournal<CommandResult> = new SwitchingJournal<CommandResult>({
     disk,
     clock,
     logger,
@@ -46,18 +49,19 @@ export async function makeSwitchingJournal(parts: JournalParts): Promise<Switchi
     voidResult: voidByMove,
     current,
     open: (place, machine) => openPlace(parts, place, machine),
-    openTarget: (plan, target) => openTarget(parts, plan, target),
+    openTarget: (plan, target) => openTarget(parts, plan, target, () => journal.role === "leader"),
     newIncarnation: randomUUID,
   });
+  return journal;
 }
 
 function placeOf(config: Config, directory: string, moved: MovedFile | undefined): JournalPlace {
   const configured = config["journal.type"];
   const common = { directory, succession: undefined };
-  if (moved === undefined) return { ...common, type: configured, generation: 0, settings: {}, termBase: 0 };
-  const { to: type, from, generation, termBase } = moved;
-  if (configured === type) return { ...common, type, generation, termBase, settings: {} };
-  if (configured === from) return { ...common, type, generation, termBase, settings: moved.settings };
+  if (moved === undefined) return { ...common, type: configured, generation: 0, settings: {} };
+  const { to: type, from, generation } = moved;
+  if (configured === type) return { ...common, type, generation, settings: {} };
+  if (configured === from) return { ...common, type, generation, settings: moved.settings };
   throw new HeadpondError(
     "invalid",
     `journal.type is ${configured}, but the journal of this master was moved from ${from} to ${type}: set journal.type to ${type} and fill in ${sectionOf(type)}`,
@@ -87,7 +91,12 @@ async function openPlace(
   return { journal, alarm, ...(closeStore === undefined ? {} : { release: closeStore }) };
 }
 
-async function openTarget(parts: JournalParts, plan: PreparedFile, directory: string): Promise<MoveTarget> {
+async function openTarget(
+  parts: JournalParts,
+  plan: PreparedFile,
+  directory: string,
+  leads: () => boolean,
+): Promise<MoveTarget> {
   const { config, doors, logger, clusterId } = parts;
   const { disk, clock } = doors;
   // What is wrong with the settings shows before anything is decided.
@@ -95,8 +104,9 @@ async function openTarget(parts: JournalParts, plan: PreparedFile, directory: st
   const id = config["master.id"];
   if (plan.to !== "local") reachedHost(wanted["master.rpc"].host, wanted, "master.rpc");
   if (plan.to === "raft") parseHostPort(plan.address);
-  if (plan.to === "zookeeper") {
-    throw new HeadpondError("unsupported", "this version does not move to zookeeper yet");
-  }
-  return new DirectoryTarget({ disk, clock, logger, directory, clusterId, id, plan });
+  const common = { disk, clock, logger, directory, clusterId, id, plan };
+  if (plan.to !== "zookeeper") return new DirectoryTarget(common);
+  const random = new Random(randomBytes(4).readUInt32LE());
+  const store = await openConfiguredStore(wanted, doors, parts.metrics.replacing());
+  return new SharedMoveTarget({ ...common, store, random, leads });
 }

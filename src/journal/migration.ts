@@ -91,8 +91,6 @@ export type MovedFile = {
   readonly index: number;
   readonly term: number;
   readonly digest: string;
-  /** As `JournalPlace.termBase`. */
-  readonly termBase: number;
 };
 
 export async function readPrepared(disk: Disk, master: string): Promise<PreparedFile | undefined> {

@@ -69,13 +69,15 @@ export class MoveCopy {
   }
 
   /** Resolves when the mark, and so all before it, is in the target. */
-  #complete(signal: AbortSignal): Promise<void> {
+  #complete({ index }: MoveCut, signal: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
+      // Others may have completed a target that is common to all.
+      const hasAll = (): boolean => this.#hasMark || (this.#problem === undefined && this.#copiedIndex >= index);
       const look = (): void => {
-        if (!this.#hasMark && !signal.aborted) return;
+        if (!hasAll() && !signal.aborted) return;
         this.#waiters.delete(look);
         signal.removeEventListener("abort", look);
-        if (this.#hasMark) resolve();
+        if (hasAll()) resolve();
         else reject(signal.reason as Error);
       };
       this.#waiters.add(look);
@@ -91,7 +93,7 @@ export class MoveCopy {
   async finish(cut: MoveCut, seal: () => Promise<void>, signal: AbortSignal): Promise<void> {
     const { target, clock, limits, logger } = this.#options;
     for (;;) {
-      await this.#complete(signal);
+      await this.#complete(cut, signal);
       await this.#stop();
       try {
         await target.finish(cut);
@@ -124,6 +126,7 @@ export class MoveCopy {
         this.#copiedIndex = await target.begin(base);
         logger.info("the journal is copied for a move", { move: plan.move, to: plan.to, from: this.#copiedIndex });
         this.#problem = undefined;
+        for (const look of this.#waiters) look();
         await this.#follow(this.#copiedIndex + 1, signal);
       } catch (error) {
         if (signal.aborted) return;
@@ -141,8 +144,9 @@ export class MoveCopy {
     const isRecent = (index: number): boolean => appliedIndex - index <= limits.tailEntriesMax;
     const newest = journal.checkpoints.at(-1);
     if (newest !== undefined && newest.index + 1 >= firstIndex && isRecent(newest.index)) return newest;
-    if (newest === undefined && firstIndex === 1 && isRecent(0)) return undefined;
-    const usable = newest !== undefined ? newest.index + 1 >= firstIndex : firstIndex === 1;
+    const isWhole = firstIndex === 1 && !this.#options.target.needsBase;
+    if (newest === undefined && isWhole && isRecent(0)) return undefined;
+    const usable = newest !== undefined ? newest.index + 1 >= firstIndex : isWhole;
     try {
       await journal.checkpoint();
     } catch (error) {

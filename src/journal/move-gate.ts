@@ -20,6 +20,8 @@ export type MoveGateOptions<Result> = {
   readonly marks: MoveMarks;
   /** Of the journal on this side. */
   readonly generation: number;
+  /** Where it began; 0 if no move brought it. */
+  readonly beganIndex: number;
   /** Of entries that are void. */
   readonly voidResult: Result;
   /** Called once, in the turn in which the mark was applied. */
@@ -79,12 +81,16 @@ export class MoveGate<Result> implements StateMachine<Result> {
     return this.#cut?.digest ?? this.#options.machine.digest();
   }
 
+  /** Not of the very place where the journal began: the term there is not the same in all logs. The arrival comes at once. */
   async writeCheckpoint(path: string, signal?: AbortSignal): ReturnType<StateMachine<Result>["writeCheckpoint"]> {
+    const { machine, beganIndex } = this.#options;
     this.#requireOpen();
     const both = signal === undefined ? this.#closing.signal : AbortSignal.any([signal, this.#closing.signal]);
-    const made = await this.#options.machine.writeCheckpoint(path, both);
+    if (beganIndex > 0 && machine.applied.index <= beganIndex) throw tooEarly(beganIndex);
+    const made = await machine.writeCheckpoint(path, both);
     // It may be of the new journal's entries by now.
     this.#requireOpen();
+    if (beganIndex > 0 && made.index <= beganIndex) throw tooEarly(beganIndex);
     return made;
   }
 
@@ -125,4 +131,11 @@ export class MoveGate<Result> implements StateMachine<Result> {
   #requireOpen(): void {
     this.#closing.signal.throwIfAborted();
   }
+}
+
+function tooEarly(index: number): HeadpondError {
+  return new HeadpondError(
+    "unavailable",
+    `the journal begins at entry ${index}, and nothing is in it yet: ask again in a moment`,
+  );
 }

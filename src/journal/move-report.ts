@@ -1,7 +1,7 @@
 /** What a master says of itself to whoever drives a move. */
 
 import type { StateMachine } from "./journal.ts";
-import type { MovedFile, MoveMarks, MoveReport } from "./migration.ts";
+import type { MovedFile, MoveMark, MoveMarks, MoveReport } from "./migration.ts";
 import type { MoveCopy } from "./move-copy.ts";
 import type { MoveGate } from "./move-gate.ts";
 import type { JournalPlace } from "./switching-options.ts";
@@ -51,4 +51,12 @@ function phaseOf(
   if (copy === undefined) return hasMoved ? "moved" : "none";
   const lag = machine.applied.index - copy.copiedIndex;
   return copy.problem === undefined && lag <= levelEntries ? "ready" : "preparing";
+}
+
+/** What a master says that is no part of the cluster any more. */
+export function leftBehindBy({ to, move, members }: MoveMark, id: string): string {
+  const where = `the cluster has moved to a ${to} journal with ${Object.keys(members).join(", ")} (move ${move}), and ${id} is not among them`;
+  if (to === "local") return `${where}: stop it`;
+  const anew = to === "raft" ? ", a new master.id and --join HOST:PORT" : "";
+  return `${where}: stop it, empty its directory, and start it with the configuration of the others${anew}`;
 }

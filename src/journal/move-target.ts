@@ -21,6 +21,8 @@ import { StateTrust } from "./state-trust.ts";
 import { defaultWalLimits, Wal } from "./wal.ts";
 
 export interface MoveTarget {
+  /** It cannot begin at the beginning. */
+  readonly needsBase: boolean;
   /** Begins anew behind a checkpoint of the old journal, or at the beginning. Resolves with the last index that it holds. */
   begin(base: SavedCheckpoint | undefined): Promise<number>;
   /** In order and without gaps, durable when it resolves. */
@@ -46,6 +48,7 @@ export type MoveTargetOptions = {
 const noBytes = new Uint8Array(0);
 
 export class DirectoryTarget implements MoveTarget {
+  readonly needsBase = false;
   readonly #options: MoveTargetOptions;
   #wal: Wal | undefined;
 

@@ -35,10 +35,11 @@ export async function collectGarbage(
 }
 
 async function epochOfRecord(objects: SharedObjects, number: number, signal: AbortSignal): Promise<number> {
-  if (number < 1) return 1;
-  const name = recordName(number);
+  const name = recordName(Math.max(1, number));
   const found = await objects.read(name, signal);
-  return found === undefined ? 1 : recordOf(name, number, found).upTo.epoch;
+  const record = found === undefined ? undefined : recordOf(name, Math.max(1, number), found);
+  // The first record says where the log begins only if another journal precedes it.
+  return record === undefined || (number < 1 && record.begins !== true) ? 1 : record.upTo.epoch;
 }
 
 async function removeBelow(

@@ -10,7 +10,7 @@ import { type Cursor, type Place, slotName } from "./shared-names.ts";
 import { objectKind } from "./shared-object.ts";
 import type { SharedObjects } from "./shared-objects.ts";
 import { slotOf } from "./shared-reader.ts";
-import { cursorBehind, type SharedRecord, type SharedRecords } from "./shared-records.ts";
+import { cursorBehind, type SharedRecords } from "./shared-records.ts";
 
 /** `index`: of the last entry before it. */
 type Remembered = Cursor & { readonly lastIndex: number; readonly bytes: number };
@@ -76,7 +76,8 @@ export class SharedHistory {
     for (;;) {
       const content = await objects.read(slotName(cursor), signal);
       await records.look(signal);
-      if (content === undefined || records.mayBeGone(cursor)) throw compacted(fromIndex, records.before);
+      if (content === undefined || records.mayBeGone(cursor))
+        throw compacted(fromIndex, records.before?.index ?? records.beginning?.index ?? 0);
       if (content.kind === objectKind.seal) {
         cursor = { epoch: cursor.epoch + 1, slot: 1, index: cursor.index };
         continue;
@@ -90,11 +91,11 @@ export class SharedHistory {
 
   /** Where to begin looking for an entry that is not remembered. */
   #cursorBefore(fromIndex: number): Cursor {
-    const { newest, before } = this.#options.records;
+    const { newest, before, beginning } = this.#options.records;
     if (newest !== undefined && newest.index < fromIndex) return cursorBehind(newest);
-    if (before === undefined) return { epoch: 1, slot: 1, index: 0 };
-    if (before.index < fromIndex) return cursorBehind(before);
-    throw compacted(fromIndex, before);
+    if (beginning !== undefined && beginning.index < fromIndex) return beginning;
+    if (before !== undefined && before.index < fromIndex) return cursorBehind(before);
+    throw compacted(fromIndex, before?.index ?? beginning?.index ?? 0);
   }
 
   #find(index: number): Remembered | undefined {
@@ -118,9 +119,9 @@ export class SharedHistory {
   }
 }
 
-function compacted(index: number, before: SharedRecord | undefined): HeadpondError {
+function compacted(index: number, cutIndex: number): HeadpondError {
   return new HeadpondError(
     "compacted",
-    `entry ${index} was cut from the log, which begins at ${(before?.index ?? 0) + 1}: begin with a checkpoint`,
+    `entry ${index} was cut from the log, which begins at ${cutIndex + 1}: begin with a checkpoint`,
   );
 }

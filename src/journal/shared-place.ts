@@ -111,7 +111,7 @@ export class SharedPlace {
   }
 
   async savePosition(position: Position): Promise<void> {
-    await writeCheckedJson(this.#disk, this.#directory, positionFile, position);
+    await writePosition(this.#disk, this.#directory, position);
   }
 
   async release(): Promise<void> {
@@ -127,6 +127,10 @@ export async function readSharedIdentity(disk: Disk, directory: string): Promise
 
 export async function writeSharedIdentity(disk: Disk, directory: string, id: string): Promise<void> {
   await writeCheckedJson(disk, directory, identityFile, { id });
+}
+
+export async function writePosition(disk: Disk, directory: string, position: Position): Promise<void> {
+  await writeCheckedJson(disk, directory, positionFile, position);
 }
 
 /** Not knowing it is no damage: then a checkpoint or the beginning of the log takes its place. */

@@ -24,6 +24,8 @@ export type SharedRecord = {
   /** Whose. */
   readonly id: string;
   readonly createdMs: number;
+  /** The log begins here: it goes on where another journal ended (docs/migration.md). Only of the first record. */
+  readonly begins?: boolean;
 };
 
 export class SharedRecords {
@@ -44,6 +46,12 @@ export class SharedRecords {
   /** The one before the newest: what it covers may be gone. */
   get before(): SharedRecord | undefined {
     return this.#before;
+  }
+
+  /** Where the log begins, as long as nothing of it was taken away. */
+  get beginning(): Cursor | undefined {
+    if (this.#before !== undefined) return undefined;
+    return this.#newest?.begins === true ? cursorBehind(this.#newest) : { epoch: 1, slot: 1, index: 0 };
   }
 
   /** Finds the newest from scratch. */
@@ -130,6 +138,7 @@ export function recordOf(name: string, number: number, { kind, head }: SharedObj
     state: text("state"),
     id: text("id"),
     createdMs: count("createdMs"),
+    ...(head["begins"] === true ? { begins: true } : {}),
   };
 }
 

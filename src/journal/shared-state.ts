@@ -22,8 +22,6 @@ export type SharedStateOptions = {
   readonly logger: Logger;
 };
 
-const start: Cursor = { epoch: 1, slot: 1, index: 0 };
-
 export class SharedState {
   readonly #options: SharedStateOptions;
 
@@ -56,9 +54,10 @@ export class SharedState {
       }
       // A checkpoint that was the newest may be gone because there are newer ones.
       if (await records.look(signal)) continue;
-      if (before === undefined) {
+      const { beginning } = records;
+      if (beginning?.index === 0) {
         await this.#replace(undefined);
-        return start;
+        return beginning;
       }
       throw new HeadpondError(
         "corrupt",
@@ -73,7 +72,9 @@ export class SharedState {
     const { place, machine, records } = this.#options;
     const { index, term } = machine.applied;
     const candidates: (Cursor & { readonly term: number })[] = [];
-    if (records.before === undefined) candidates.push({ ...start, term: 0 });
+    const { beginning } = records;
+    // Of a log that another journal's precedes the first record is the beginning.
+    if (beginning?.index === 0) candidates.push({ ...beginning, term: 0 });
     for (const record of [records.before, records.newest]) {
       if (record !== undefined) candidates.push({ ...cursorBehind(record), term: record.term });
     }

@@ -35,7 +35,7 @@ import {
 import { MoveArrivals } from "./move-arrivals.ts";
 import { MoveCopy } from "./move-copy.ts";
 import { type MoveCut, MoveGate } from "./move-gate.ts";
-import { reportOf } from "./move-report.ts";
+import { leftBehindBy, reportOf } from "./move-report.ts";
 import type { MoveTarget } from "./move-target.ts";
 import {
   defaultSwitchingLimits,
@@ -125,13 +125,14 @@ export class SwitchingJournal<Result> implements Journal<Result>, JournalMoves {
 
   get mayRead(): boolean {
     const reign = this.#reign;
-    if (reign === undefined || this.#seal !== undefined || reign.gate.cut !== undefined) return false;
-    return this.#arrivals.differs === undefined && reign.journal.mayRead;
+    if (this.#seal !== undefined || this.#switching !== undefined || this.#arrivals.differs !== undefined) return false;
+    return reign?.gate.cut === undefined && reign?.journal.mayRead === true;
   }
 
   async readBarrier(): Promise<void> {
     for (;;) {
       await this.#seal?.promise;
+      await this.#switching;
       this.#requireHere();
       const reign = this.#current;
       if (reign.gate.cut === undefined) await reign.journal.readBarrier();
@@ -166,8 +167,7 @@ export class SwitchingJournal<Result> implements Journal<Result>, JournalMoves {
 
   status(): JournalStatus {
     const status = this.#reign?.journal.status();
-    const termBase = this.#reign?.place.termBase ?? 0;
-    if (status !== undefined) return { ...status, role: this.#role, term: status.term + termBase };
+    if (status !== undefined) return { ...status, role: this.#role };
     const { index, term } = this.#options.machine.applied;
     const { type } = this.#options.current;
     const nothing = { firstIndex: index + 1, lastIndex: index, commitIndex: index, checkpointIndex: 0, bytes: 0 };
@@ -276,19 +276,27 @@ export class SwitchingJournal<Result> implements Journal<Result>, JournalMoves {
     if (this.#switching !== undefined) throw new HeadpondError("invalid", `the move ${move} is committed already`);
     if (this.#seal !== undefined) throw new HeadpondError("overloaded", "the move is being committed: ask again");
     if (copy === undefined || copy.plan.move !== move) return this.report();
+    await this.#forget();
+    return this.report();
+  }
+
+  async #forget(): Promise<void> {
+    const copy = this.#copy;
+    if (copy === undefined) return;
+    const { disk, master } = this.#options;
     this.#copy = undefined;
     await copy.close();
-    await forgetPrepared(this.#options.disk, this.#options.master);
-    await this.#options.disk.removeTree(this.#pathOf(move));
-    return this.report();
+    await forgetPrepared(disk, master);
+    await disk.removeTree(this.#pathOf(copy.plan.move));
   }
 
   // Opening.
 
   async #open(place: JournalPlace): Promise<void> {
     const { generation } = place;
-    const gate = new MoveGate<Result>({ ...this.#options, generation, onCut: (cut) => this.#onCut(cut) });
     const moved = await readMoved(this.#options.disk, place.directory);
+    const about = { generation, beganIndex: moved?.index ?? 0 };
+    const gate = new MoveGate<Result>({ ...this.#options, ...about, onCut: (cut) => this.#onCut(cut) });
     const inner = await this.#options.open(place, gate);
     const reign = { ...inner, place, gate, moved };
     inner.journal.onRoleChange((role) => this.#onRole(reign, role));
@@ -322,13 +330,14 @@ export class SwitchingJournal<Result> implements Journal<Result>, JournalMoves {
     this.#setRole("standby");
     const { mark, index } = cut;
     this.#logger.info("the journal ends here", { move: mark.move, index, digest: cut.digest, to: mark.to });
-    const done = this.#switch(cut).catch((error: unknown) => {
-      if (!this.#closing.signal.aborted) this.#options.onFatal(toHeadpondError(error));
-    });
-    this.#switching = done.finally(() => {
-      this.#switching = undefined;
-      this.#unseal();
-    });
+    this.#switching = this.#switch(cut)
+      .catch((error: unknown) => {
+        if (!this.#closing.signal.aborted) this.#options.onFatal(toHeadpondError(error));
+      })
+      .finally(() => {
+        this.#switching = undefined;
+        this.#unseal();
+      });
   }
 
   async #switch(cut: MoveCut): Promise<void> {
@@ -338,12 +347,11 @@ export class SwitchingJournal<Result> implements Journal<Result>, JournalMoves {
     const former = this.#current;
     if (copy?.plan.move !== mark.move || mark.members[id]?.incarnation !== copy.plan.incarnation) {
       this.#stay(mark);
+      await this.#forget();
       return;
     }
     const { to: type, settings, generation, move, address, incarnation } = copy.plan;
     const { index, term, digest } = cut;
-    // The log of a shared store counts its epochs anew, others go on with the terms of the log that they begin with.
-    const termBase = type === "zookeeper" ? this.status().term : former.place.termBase;
     const about = {
       move,
       generation,
@@ -355,17 +363,17 @@ export class SwitchingJournal<Result> implements Journal<Result>, JournalMoves {
       index,
       term,
       digest,
-      termBase,
     };
     const directory = this.#pathOf(move);
     await copy.finish(cut, () => writeMoved(disk, directory, about), this.#closing.signal);
+    await copy.close();
     await writeCurrent(disk, master, targetDirectory(move));
     // Those of earlier moves: the new one may need what they listen on.
     await this.#closeFormer();
     const succession = mark.leader === id ? "led" : "followed";
     this.#linger(former);
     this.#copy = undefined;
-    await this.#open({ type, directory, generation, settings, termBase, succession });
+    await this.#open({ type, directory, generation, settings, succession });
     this.#logger.info("moved", { move: mark.move, journal: type, index: cut.index });
   }
 
@@ -390,12 +398,7 @@ export class SwitchingJournal<Result> implements Journal<Result>, JournalMoves {
   }
 
   #stay(mark: MoveMark): void {
-    const { id } = this.#options;
-    this.#leftBehind =
-      `the cluster has moved to a ${mark.to} journal with ${Object.keys(mark.members).join(", ")} (move ${mark.move}), and ${id} is not among them: ` +
-      (mark.to === "local"
-        ? "stop it"
-        : `stop it, empty its directory, and start it with the configuration of the others${mark.to === "raft" ? ", a new master.id and --join HOST:PORT" : ""}`);
+    this.#leftBehind = leftBehindBy(mark, this.#options.id);
     this.#logger.error(this.#leftBehind);
   }
 

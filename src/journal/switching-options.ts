@@ -16,8 +16,6 @@ export type JournalPlace = {
   readonly generation: number;
   /** Over the configuration's; empty unless a move brought it. */
   readonly settings: MoveSettings;
-  /** What is added to the journal's terms: those of a journal that counts anew must not look older to clients and workers. */
-  readonly termBase: number;
   /** It takes the place of another one at this moment, which this master led or followed; `undefined`: it is a start. */
   readonly succession: "led" | "followed" | undefined;
 };

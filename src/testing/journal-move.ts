@@ -29,10 +29,9 @@ export async function move(
   masters: readonly string[],
   to: string,
   members: readonly (readonly [id: string, address: string])[],
-  settings: Readonly<Record<string, string>> = {},
+  more: readonly string[] = [],
 ): Promise<MoveResult> {
-  const words = members.flatMap(([id, address]) => ["--member", `${id}=${address}`]);
-  for (const [key, value] of Object.entries(settings)) words.push("--set", `${key}=${value}`);
+  const words = [...members.flatMap(([id, address]) => ["--member", `${id}=${address}`]), ...more];
   const text = await headpond("journal", "migrate", "--to", to, ...words, "--masters", masters.join(","), "--json");
   return JSON.parse(text) as MoveResult;
 }
