@@ -6,6 +6,8 @@ import { access } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { whyNoNamespaces } from "../testing/network-namespaces.ts";
+import { hasZooKeeper } from "../testing/zookeeper-ensemble.ts";
 
 const examples = fileURLToPath(new URL("../../examples", import.meta.url));
 
@@ -34,6 +36,37 @@ test("three masters lose their leader under a load and a writer, and nothing els
   assert.match(output, new RegExp(`${acknowledged} of ${acknowledged} files`));
   assert.equal(output.match(/ {2}m[123] +127\.0\.0\.1:[0-9]+ +(leader|standby) /g)?.length, 6, output);
   assert.throws(() => process.kill(Number(pid), 0), "the killed master's process is gone");
+  const [, directory = ""] = /below (\/\S+)/.exec(output) ?? [];
+  await assert.rejects(access(directory), "its directory is gone");
+});
+
+test("a load on links of 10 MB/s is planned, watched, and whole everywhere; a drained worker loses nothing", {
+  timeout: 240_000,
+  skip: whyNoNamespaces(),
+}, async () => {
+  const { code, output } = await runExample("shaped-load.ts");
+  assert.equal(code, 0, output);
+  assert.match(output, /bound +6\.7 s \(configured\)/);
+  assert.match(output, /job +1 succeeded/);
+  assert.match(output, /the origin sent [0-9.]+ times the model; 6 copies, all with its SHA-256/);
+  assert.match(output, /n6 is drained: nothing is lost when it is stopped/);
+  assert.equal(output.match(/n[1-6] +READY +64 MiB/g)?.length, 6, output);
+});
+
+test("masters over a shared directory lose their primary and all of ZooKeeper, and nothing else", {
+  timeout: 180_000,
+  skip: (await hasZooKeeper()) ? false : "zookeeper (Debian) is not installed",
+}, async () => {
+  const { code, output } = await runExample("three-masters-zookeeper.ts");
+  assert.equal(code, 0, output);
+  const [, killed] = /(m[123]) led \(pid [0-9]+\): kill -9/.exec(output) ?? [];
+  const [, successor] = /(m[123]) leads now/.exec(output) ?? [];
+  assert.ok(killed !== undefined && successor !== undefined && killed !== successor, output);
+  const [, before, after] = /ZooKeeper is back; (m[123]) led, (m[123]) leads/.exec(output) ?? [];
+  assert.ok(before !== undefined && before === after, output);
+  const [, there, acknowledged] = /([0-9]+) of ([0-9]+) files, 0 failed/.exec(output) ?? [];
+  assert.ok(Number(acknowledged) > 0 && there === acknowledged, output);
+  assert.match(output, /epochs in the store: [3-9]/);
   const [, directory = ""] = /below (\/\S+)/.exec(output) ?? [];
   await assert.rejects(access(directory), "its directory is gone");
 });
