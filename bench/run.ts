@@ -7,6 +7,7 @@
 import { parseArgs } from "node:util";
 import { distribute } from "./distribute.ts";
 import { failover } from "./failover.ts";
+import { fleetSim } from "./fleet-sim.ts";
 import { journals } from "./journals.ts";
 import type { Benchmark, BenchmarkSize, Result } from "./lib/benchmark.ts";
 import { metaLocal } from "./meta-local.ts";
@@ -25,6 +26,7 @@ const benchmarks: readonly Benchmark[] = [
   readMiss,
   readPeer,
   distribute,
+  fleetSim,
   failover,
   journals,
   snapshot,

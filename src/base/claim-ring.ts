@@ -46,6 +46,8 @@ export type Participant = {
   victim: WorkerId | undefined;
 };
 
+/** When more than that fall behind, it is not theirs to answer for: the rings stay as they are. */
+const apartShareMax = 0.35;
 const rateWindowMs = 1000;
 
 export function noteProgress(participant: Participant, progress: number, nowMs: number): void {
@@ -70,7 +72,9 @@ export function judge(
   if (judged.apart) return comeBack(participants, judged, limits, nowMs);
   const before = neighbour(participants, plan, judged.worker);
   if (before === undefined || judged.done || plan.ring.length < 3) return false;
-  const gap = before.progress - judged.progress;
+  // The other one's report is older: where it is by now is guessed, or the lag would be that of the report.
+  const sinceMs = Math.min(nowMs - before.reportedMs, limits.lagMs);
+  const gap = before.progress + before.rate * sinceMs - judged.progress;
   if (judged.fedBy !== before.worker) {
     judged.fedBy = before.worker;
     judged.fedSinceMs = nowMs;
@@ -89,9 +93,16 @@ export function judge(
     other.fedBy = undefined;
     return true;
   }
+  if (slowCount(participants) >= Math.max(1, participants.size * apartShareMax)) return false;
   before.victim = judged.worker;
   standApart(judged, limits, nowMs);
   return true;
+}
+
+function slowCount(participants: ReadonlyMap<WorkerId, Participant>): number {
+  let count = 0;
+  for (const { apart, done } of participants.values()) if (apart && !done) count++;
+  return count;
 }
 
 function standApart(participant: Participant, limits: LagLimits, nowMs: number): void {
