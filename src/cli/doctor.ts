@@ -4,6 +4,7 @@ import type { ClusterStatus, MasterStatus } from "../base/cluster.ts";
 import { toHeadpondError } from "../base/errors.ts";
 import { formatBytes, GiB } from "../base/units.ts";
 import { connect } from "../client/client.ts";
+import type { JournalStatus } from "../journal/journal.ts";
 import { askMasters, askTimeoutMs } from "./ask-masters.ts";
 import { action, type Commands, leaf } from "./command.ts";
 import type { Context } from "./context.ts";
@@ -62,7 +63,9 @@ async function checkCluster(context: Context): Promise<Finding[]> {
   try {
     const status = await askMasters(context);
     for (const master of status.masters) findings.push(...(await checkMaster(context, master, status.masters.length)));
-    if (status.masters.length > 1) findings.push(checkVoters(status), checkStates(status));
+    // One master alone goes on where the log is in shared storage; elsewhere it takes a majority.
+    if (status.masters.length > 1 && status.journal !== "zookeeper") findings.push(checkVoters(status));
+    if (status.masters.length > 1) findings.push(checkStates(status));
     const lost = status.workers.filter((worker) => worker.state === "lost");
     findings.push(
       status.workers.length === 0
@@ -100,6 +103,7 @@ async function checkMaster(context: Context, master: MasterStatus, count: number
     const beganMs = clock.monotonicMs();
     const server = await client.serverInfo({ signal });
     const roundTripMs = clock.monotonicMs() - beganMs;
+    const journal = await client.journalStatus({ signal });
     const skewMs = Math.round(Math.abs(server.wallMs + roundTripMs / 2 - clock.wallMs()));
     return [
       { check: name, state: "ok", message: `answers in ${roundTripMs.toFixed(1)} ms` },
@@ -120,6 +124,7 @@ async function checkMaster(context: Context, master: MasterStatus, count: number
             state: "problem",
             message: `only ${formatBytes(server.freeBytes)} free in ${server.directory}: make room, or the journal stops`,
           },
+      ...checkElection(name, journal.election),
       ...(master.lagEntries <= lagEntriesMax
         ? []
         : [
@@ -136,6 +141,21 @@ async function checkMaster(context: Context, master: MasterStatus, count: number
   } finally {
     if (count > 1) await client.close();
   }
+}
+
+/** Of a master whose journal has its primary elected by ZooKeeper. */
+function checkElection(name: string, election: JournalStatus["election"]): Finding[] {
+  if (election === undefined) return [];
+  const check = `${name}: election`;
+  const { connected, candidates, problem } = election;
+  if (problem !== undefined) return [{ check, state: "problem", message: problem }];
+  if (!connected) {
+    const message =
+      "ZooKeeper does not answer: a primary goes on, nobody else can become one: look at journal.zookeeper.servers";
+    return [{ check, state: "problem", message }];
+  }
+  if (candidates > 1) return [{ check, state: "ok", message: `${candidates} masters take part` }];
+  return [{ check, state: "warning", message: "nobody else takes part: start a second master" }];
 }
 
 /** Whether a majority lives, and whether it would without one more. */

@@ -5,7 +5,8 @@
  * journal, as the only founder, or when all founders were given one cluster id. Workers that know another cluster refuse to register.
  */
 
-import { type Config, formatHostPort, parseHostPort } from "../base/config.ts";
+import { join } from "node:path";
+import { type Config, formatHostPort, parseHostPort, withSettings } from "../base/config.ts";
 import { HeadpondError, isHeadpondError } from "../base/errors.ts";
 import type { ClusterId, MasterId } from "../base/ids.ts";
 import { Metrics } from "../io/metrics.ts";
@@ -19,7 +20,7 @@ import { journalOfFirstStart } from "./founding.ts";
 import { Joining, type JoinOptions } from "./joining.ts";
 import { formatLocked, isEmpty, journalDirectory, lockMaster, stateDirectory } from "./master-directory.ts";
 import { advertisedHost, type Doors, reachedHost, type Served } from "./serve.ts";
-import { openConfiguredStore, sharedJournalToFormat } from "./serve-shared-journal.ts";
+import { openConfiguredStore, sharedJournalToFormat, verifyConfiguredStore } from "./serve-shared-journal.ts";
 import { makeSwitchingJournal } from "./serve-switching-journal.ts";
 import { openUnderStoreWith } from "./serve-under-store.ts";
 import { version } from "./version.ts";
@@ -31,10 +32,10 @@ export type ServeMasterOptions = {
 };
 
 export async function serveMaster(config: Config, given: Doors, options: ServeMasterOptions = {}): Promise<Served> {
-  const { join, handsOver = true } = options;
+  const { join: joins, handsOver = true } = options;
   const doors = { ...given, disk: given.privateDisk };
   const { clock, disk, network } = doors;
-  const joining = join === undefined ? undefined : new Joining(config, doors, join);
+  const joining = joins === undefined ? undefined : new Joining(config, doors, joins);
   const logger = doors.logger.child({ master: config["master.id"] });
   const metrics = new Metrics();
   const directory = config["master.dir"];
@@ -85,7 +86,15 @@ export async function serveMaster(config: Config, given: Doors, options: ServeMa
       journal,
       namespace,
       alarm: () => journal.alarm,
-      verifyJournal: () => verifyJournal(disk, journal.place.directory),
+      verifyJournal: () => {
+        const { type, directory: place, settings } = journal.place;
+        if (type !== "zookeeper") return verifyJournal(disk, place);
+        return verifyConfiguredStore(
+          withSettings(config, { ...settings, "journal.type": type }),
+          doors,
+          join(place, "verified"),
+        );
+      },
       openUnderStore: openUnderStoreWith(given, metrics),
       workerTimeoutMs: config["master.workerTimeout"],
       rates: definedRates(config),

@@ -8,13 +8,15 @@ import { type ClusterId, type MasterId, parseClusterId } from "../base/ids.ts";
 import type { Random } from "../base/random.ts";
 import type { Disk } from "../io/disk.ts";
 import type { Logger } from "../io/logger.ts";
-import type { Metrics } from "../io/metrics.ts";
+import { Metrics } from "../io/metrics.ts";
 import type { Network } from "../io/network.ts";
 import { TlsNetwork } from "../io/tls-network.ts";
+import type { VerifyReport } from "../journal/inspect.ts";
 import type { Journal, StateMachine } from "../journal/journal.ts";
 import { readCheckedJson, writeCheckedJson } from "../journal/journal-meta.ts";
 import { openSharedStore } from "../journal/open-shared-store.ts";
 import { readSharedCluster } from "../journal/shared-format.ts";
+import { SharedLogAtRest } from "../journal/shared-inspect.ts";
 import { SharedJournal } from "../journal/shared-journal.ts";
 import { readSharedIdentity } from "../journal/shared-place.ts";
 import type { SharedStore } from "../journal/shared-store.ts";
@@ -69,6 +71,22 @@ export async function sharedJournalToFormat(
   }
   const clusterId = present ?? given ?? (randomUUID() as string as ClusterId);
   return { type: "zookeeper", id: config["master.id"] as MasterId, clusterId, store };
+}
+
+/** Reads the whole log in the store, and what its checkpoints name. `scratch`: a directory for that, which is removed again. */
+export async function verifyConfiguredStore(
+  config: Config,
+  doors: Doors,
+  scratch: string,
+): Promise<Pick<VerifyReport, "ok" | "entries" | "bytes" | "findings">> {
+  const { clock, privateDisk } = doors;
+  const store = await openConfiguredStore(config, doors, new Metrics());
+  try {
+    const log = await SharedLogAtRest.open({ store, clock, signal: new AbortController().signal });
+    return await log.verify(privateDisk, scratch);
+  } finally {
+    await store.close();
+  }
 }
 
 export type SharedJournalParts<Result> = {

@@ -68,6 +68,14 @@ export type JournalStatus = {
   readonly appliedIndex: number;
   readonly checkpointIndex: number;
   readonly bytes: number;
+  /** Of a journal whose primary is elected by a service beside it. */
+  readonly election?: {
+    /** The service answers. A primary goes on without it; nobody else can become one. */
+    readonly connected: boolean;
+    readonly candidates: number;
+    /** Why this master cannot take part. */
+    readonly problem?: string;
+  };
 };
 
 /** A master, as its journal knows it. */

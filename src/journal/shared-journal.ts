@@ -98,12 +98,7 @@ export class SharedJournal<Result> implements Journal<Result> {
   readonly cluster: JournalCluster = {
     members: () => this.#members.members(),
     onMembersChange: (listener) => this.#members.onChange(listener),
-    changeMembers: async () => {
-      throw new HeadpondError(
-        "unsupported",
-        "masters of a shared journal come and go by themselves: start one with this store and cluster id, or stop one",
-      );
-    },
+    changeMembers: (change) => this.#members.change(change),
     transferLeadership: (id, signal) => this.#transfer(id, signal),
     freshnessMs: () => this.#reads.freshnessMs,
   };
@@ -193,6 +188,7 @@ export class SharedJournal<Result> implements Journal<Result> {
       appliedIndex: index,
       checkpointIndex: parts?.records.newest?.index ?? 0,
       bytes: parts?.history.bytes ?? 0,
+      election: this.#members.election,
     };
   }
 
@@ -368,6 +364,8 @@ export class SharedJournal<Result> implements Journal<Result> {
     this.#pause();
     const { election } = this.#options;
     if (why === "handed-over" || !election.view.shouldLead) return;
+    // While the election's service is away nobody else could take its place.
+    if (why === "unreachable" && !election.view.connected) return;
     await election.yieldTo(undefined, this.#abort.signal).catch((error: unknown) => {
       this.#logger.warn("the election goes on as it was", { error: toHeadpondError(error).message });
     });

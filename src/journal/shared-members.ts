@@ -3,7 +3,7 @@
 import { HeadpondError } from "../base/errors.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Candidate, Election } from "./election.ts";
-import type { JournalMember } from "./journal.ts";
+import type { JournalMember, JournalStatus, MemberChange } from "./journal.ts";
 
 export type SharedMembersOptions = {
   readonly id: string;
@@ -26,6 +26,11 @@ export class SharedMembers {
 
   get candidates(): readonly Candidate[] {
     return this.#options.election.view.candidates;
+  }
+
+  get election(): NonNullable<JournalStatus["election"]> {
+    const { connected, candidates, problem } = this.#options.election.view;
+    return { connected, candidates: candidates.length, ...(problem === undefined ? {} : { problem }) };
   }
 
   /** `host:port` of the RPC of who leads. */
@@ -97,8 +102,23 @@ export class SharedMembers {
     );
   }
 
+  /** Only one that is absent can be taken out. */
+  async change(change: MemberChange): Promise<void> {
+    const { election } = this.#options;
+    if (change.kind === "remove" && election.forget !== undefined) return election.forget(change.id);
+    throw new HeadpondError(
+      "unsupported",
+      "masters of a shared journal come and go by themselves: start one with this store and cluster id, or stop one",
+    );
+  }
+
   /** Throws `not-found` for one that does not take part, `unavailable` if there is nobody else. */
   checkSuccessor(wanted: string | undefined): void {
+    if (!this.#options.election.view.connected) {
+      throw new HeadpondError("unavailable", "ZooKeeper does not answer: no other master could take over now", {
+        retryable: false,
+      });
+    }
     const others = this.candidates.filter(({ id }) => id !== this.#options.id).map(({ id }) => id);
     if (others.length === 0) throw new HeadpondError("unavailable", "there is no other master to lead: start one");
     if (wanted === undefined || others.includes(wanted)) return;

@@ -109,7 +109,9 @@ export class ZooKeeperElection implements Election {
   async yieldTo(id: string | undefined, signal?: AbortSignal): Promise<void> {
     if (id !== undefined) {
       if (!this.#view.connected) {
-        throw new HeadpondError("unavailable", `ZooKeeper does not answer: ${id} cannot be made the next leader now`);
+        throw new HeadpondError("unavailable", `ZooKeeper does not answer: ${id} cannot be made the next leader now`, {
+          retryable: false,
+        });
       }
       const target = this.#ranking?.order.find((node) => node.id === id);
       if (target === undefined) throw new HeadpondError("not-found", `${id} does not take part in the election now`);

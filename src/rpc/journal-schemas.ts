@@ -15,6 +15,9 @@ export const JournalStatusSchema = Type.Object({
   appliedIndex: Count,
   checkpointIndex: Count,
   bytes: Count,
+  election: Type.Optional(
+    Type.Object({ connected: Type.Boolean(), candidates: Count, problem: Type.Optional(Type.String()) }),
+  ),
 });
 
 /** How a master stands to a move of the journal. */
