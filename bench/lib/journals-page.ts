@@ -41,7 +41,7 @@ const names: Readonly<Record<JournalKind, string>> = {
 /** The benchmark by itself makes two or three. */
 const busyLoadPerCore = 3;
 const busyWarning =
-  "**The machine was busy with other work during this run**: rates are several times too low, waits too long, and differences between the journals may be chance. Counts, bytes and CPU times hold.";
+  "**The machine was busy with other work during this run**: rates are several times too low, waits too long, and differences between the journals may be chance; bytes and CPU of an operation depend on how many a batch gathered. The counts of lost writes and stale reads hold.";
 
 /** The files that it wrote: the page at `path`, its pictures in `images/` beside it. */
 export async function writeJournalsPage(
