@@ -34,7 +34,7 @@ const formatVersion = 1;
 const fixedBytes = 16;
 const salt = 0;
 
-/** Layout: magic, version, kind, 2 zeros, CRC-32 of all behind it, bytes of the head, the head as JSON, the body. */
+/** Layout: magic, version, kind, 2 zeros, CRC-32 of all before and behind it, bytes of the head, the head as JSON, the body. */
 export function encodeObject(kind: ObjectKind, head: ObjectHead, entries: readonly Entry[] = []): Buffer {
   const text = JSON.stringify(head);
   const headBytes = Buffer.byteLength(text, "utf8");
@@ -55,7 +55,7 @@ export function encodeObject(kind: ObjectKind, head: ObjectHead, entries: readon
     crc = encodeRecord(target, at, { type: recordType.entry, index, term, payload }, 0, salt, crc);
     at += recordBytes(payload.length);
   }
-  view.setUint32(8, crc32(bytes.subarray(12)), true);
+  view.setUint32(8, sumOf(bytes), true);
   return bytes;
 }
 
@@ -70,7 +70,7 @@ export function decodeObject(name: string, source: Uint8Array, cluster: ClusterI
       `${name}: format version ${version} of the shared log, this program reads ${formatVersion}: use the newer program`,
     );
   }
-  if (crc32(bytes.subarray(12)) !== bytes.readUInt32LE(8)) throw damaged(name, 8, "its checksum does not match");
+  if (sumOf(bytes) !== bytes.readUInt32LE(8)) throw damaged(name, 8, "its checksum does not match");
   const kind = bytes.readUInt8(5);
   const bodyAt = fixedBytes + bytes.readUInt32LE(12);
   if (kind < objectKind.cluster || kind > objectKind.digest || bodyAt > bytes.length) {
@@ -125,6 +125,11 @@ export function damaged(name: string, offset: number, message: string): Headpond
   return new HeadpondError("corrupt", `${name}: offset ${offset}: damaged object of the shared log: ${message}`, {
     details: { file: name, offset },
   });
+}
+
+/** Of everything but the place of the sum itself. */
+function sumOf(bytes: Buffer): number {
+  return crc32(bytes.subarray(12), crc32(bytes.subarray(0, 8)));
 }
 
 function readHead(name: string, text: string): ObjectHead {
