@@ -98,7 +98,11 @@ export class MoveDriver {
       return this.#arrive(cut.move, cut.generation);
     }
     const move = open?.move ?? newMove();
-    await this.#prepare(move);
+    note(
+      `move ${move} to ${to}: ${this.#members()
+        .map(({ id }) => id)
+        .join(", ")}`,
+    );
     const generation = await this.#commit(move);
     return this.#arrive(move, generation);
   }
@@ -113,13 +117,14 @@ export class MoveDriver {
     return move;
   }
 
-  async #prepare(move: string): Promise<void> {
-    const { to, note } = this.#options;
-    const wanted = this.#members();
-    for (const { id, address, settings } of wanted) {
+  /** Asks those who have not begun yet, and answer; who was dead is asked when it is back. */
+  async #prepare(move: string, reports: ReadonlyMap<string, Report>): Promise<void> {
+    const { to } = this.#options;
+    for (const { id, address, settings } of this.#members()) {
+      const report = reports.get(id);
+      if (report === undefined || (report.move === move && report.phase !== "moved")) continue;
       await this.#ask(id, { step: "prepare", move, to, address, settings: JSON.stringify(settings) });
     }
-    note(`move ${move}: ${wanted.map(({ id }) => id).join(", ")} ${wanted.length === 1 ? "prepares" : "prepare"}`);
   }
 
   /** When all are level. Resolves with the generation of the new journal. */
@@ -130,6 +135,7 @@ export class MoveDriver {
       const reports = await this.reports();
       const arrived = [...reports.values()].find((report) => report.move === move && report.phase === "moved");
       if (arrived !== undefined) return arrived.generation;
+      await this.#prepare(move, reports);
       const waiting = this.#members().flatMap(({ id }) => {
         const report = reports.get(id);
         if (report?.phase === "ready" && report.move === move) return [];

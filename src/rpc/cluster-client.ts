@@ -325,8 +325,9 @@ export class ClusterClient {
     const address = directory.members.get(from.master);
     if (address !== undefined) return address;
     const known = [...directory.members.keys()].join(", ");
+    // Not `not-found`: who asks for a path would take it for the answer of a master.
     throw directory.isComplete
-      ? new HeadpondError("not-found", `${from.master} is no master of this cluster: there are ${known}`)
+      ? new HeadpondError("unavailable", `${from.master} is no master of this cluster: there are ${known}`)
       : new HeadpondError("unavailable", `no master told where ${from.master} is: check the addresses of the masters`);
   }
 

@@ -308,7 +308,7 @@ test("a master that joined is known, and followed when it leads; one that was re
   await ledger.settle(change(client, "second"), 100);
   assert.deepEqual(client.target, { host: "m4", port: 7070 });
   await assert.rejects(settled(ledger, client.call(who, {}, { from: { master: "m1" } })), {
-    code: "not-found",
+    code: "unavailable",
     message: /m1 is no master of this cluster: there are m2, m3, m4$/,
   });
 });
