@@ -114,6 +114,11 @@ export const settings = {
   ),
   "worker.originConcurrency": integer(8, 1, 1024, "Blocks read from each under store at once."),
   "worker.peerConcurrency": integer(8, 1, 1024, "Blocks taken from other workers at once."),
+  "worker.loads": choice(
+    "owners",
+    ["owners", "claims"],
+    "How the blocks of a load come: from the owner of each, or by claims, which move to whoever is ahead (docs/distribution.md says why it is not the default).",
+  ),
   "worker.threads": integerOrAuto(
     1,
     256,

@@ -116,7 +116,7 @@ function threadCount(setting: number | "auto"): number {
 }
 
 /** What the configuration says about reads at once and their memory, as the worker's limits. */
-function limitsOf(config: Config): Pick<WorkerLimits, "fetcher" | "warmBlocksMax"> {
+function limitsOf(config: Config): Pick<WorkerLimits, "fetcher" | "claims" | "warmBlocksMax"> {
   const fetcher = {
     ...workerLimits.fetcher,
     originReadsMax: config["worker.originConcurrency"],
@@ -125,7 +125,8 @@ function limitsOf(config: Config): Pick<WorkerLimits, "fetcher" | "warmBlocksMax
   const readsMax = fetcher.originReadsMax + fetcher.peerReadsMax + fetcher.diskReadsMax;
   const blockBytes = workerLimits.cache.blockSizeBytesMax;
   const warmBlocksMax = Math.floor(config["worker.fillBuffers"] / blockBytes) - readsMax;
-  if (warmBlocksMax >= 0) return { fetcher, warmBlocksMax };
+  const claims = { ...workerLimits.claims, isOn: config["worker.loads"] === "claims" };
+  if (warmBlocksMax >= 0) return { fetcher, claims, warmBlocksMax };
   throw new HeadpondError(
     "invalid",
     `worker.fillBuffers: ${formatBytes(config["worker.fillBuffers"])} are too little for worker.originConcurrency and ` +

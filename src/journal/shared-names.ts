@@ -14,9 +14,6 @@ export const epochsPrefix = "epochs/";
 export const statesPrefix = "states/";
 export const digestsPrefix = "digests/";
 
-/** Before anything: epochs and slots count from 1. */
-export const beginning: Place = { epoch: 1, slot: 0 };
-
 export function epochName(epoch: number): string {
   return `${epochsPrefix}${digits(epoch)}`;
 }
@@ -52,10 +49,6 @@ export function numberOf(name: string): number | undefined {
 
 export function isAtOrBefore(a: Place, b: Place): boolean {
   return a.epoch < b.epoch || (a.epoch === b.epoch && a.slot <= b.slot);
-}
-
-export function describePlace({ epoch, slot }: Place): string {
-  return `epoch ${epoch} slot ${slot}`;
 }
 
 function digits(number: number): string {

@@ -25,7 +25,10 @@ export const sharedClusterId = "simulated" as ClusterId;
 const directory = "/master/journal";
 
 /** The classes under test: those of the product, or of a copy with a bug in it. */
-export type SharedParts = { readonly SharedJournal: typeof SharedJournal; readonly HeadpondError: typeof HeadpondError };
+export type SharedParts = {
+  readonly SharedJournal: typeof SharedJournal;
+  readonly HeadpondError: typeof HeadpondError;
+};
 
 export type SharedMachineOptions = {
   readonly world: SimWorld;

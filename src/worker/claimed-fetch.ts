@@ -32,7 +32,7 @@ export async function fetchClaimed(reception: Reception, dependencies: ClaimedFe
   const { session, members, sources, signal } = dependencies;
   const { fill } = reception;
   const { file, block } = fill;
-  let lastError: unknown;
+  let lastError: HeadpondError | undefined;
   for (let round = 0; round < roundsMax; round++) {
     if (file.isGone) throw file.goneError();
     const claimant = await session.claimant(block, signal);
@@ -80,7 +80,8 @@ export async function fetchClaimed(reception: Reception, dependencies: ClaimedFe
     }
     await session.lost(block, claimant, signal);
   }
-  throw lastError ?? new HeadpondError("unavailable", `block ${block} of ${file.id} went from hand to hand`);
+  if (lastError !== undefined) throw lastError;
+  throw new HeadpondError("unavailable", `block ${block} of ${file.id} went from hand to hand`);
 }
 
 function watchAttempt(

@@ -20,6 +20,8 @@ import type { Members } from "./members.ts";
 import { descriptorHeader, type PeerClient } from "./peer-client.ts";
 
 export type ClaimsLimits = {
+  /** If not, the blocks of loads come from their owners, as those of readers do. */
+  readonly isOn: boolean;
   readonly service: ClaimServiceLimits;
   readonly session: ClaimSessionLimits;
   /** Files with fewer blocks come from their blocks' owners. */
@@ -65,6 +67,7 @@ export class Claims {
   /** From now on the blocks of this file come by claims, until `end`. Undefined: there is nobody to share it with. */
   async begin(file: CachedFile): Promise<ClaimSession | undefined> {
     const { members, limits, fetcher } = this.#deps;
+    if (!limits.isOn) return undefined;
     await members.waitForFirst(limits.firstListWaitMs);
     if (this.#closed || file.isFull || file.blockCount < limits.blocksMin || members.peers().length === 0)
       return undefined;

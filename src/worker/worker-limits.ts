@@ -52,7 +52,12 @@ export const workerLimits: WorkerLimits = {
   peer: peerLimits,
   reader: readerLimits,
   loads: loadRunnerLimits,
-  claims: { service: { ...claimServiceLimits, table: claimLimits }, session: claimSessionLimits, blocksMin: 4 },
+  claims: {
+    isOn: false,
+    service: { ...claimServiceLimits, table: claimLimits },
+    session: claimSessionLimits,
+    blocksMin: 4,
+  },
   masterLink: masterLinkLimits,
   scrub: scrubLimits,
   http: { stallTimeoutMs: 60_000 },
