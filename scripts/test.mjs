@@ -7,6 +7,7 @@
  *   npm test -- --static             what needs nothing to run
  *   npm test -- --only unit,types    some gates
  *   npm test -- --only unit src/io   tests of some paths
+ *   npm test -- --only soak          fault runs of minutes each, which `npm test` leaves out (docs/verification.md)
  */
 
 import { existsSync } from "node:fs";
@@ -32,9 +33,11 @@ const testGates = [
   { name: "integration", suffix: ".integration.test.ts", timeoutMs: 300_000 },
   { name: "e2e", suffix: ".e2e.test.ts", timeoutMs: 300_000 },
   { name: "browser", suffix: ".browser.test.ts", timeoutMs: 300_000 },
+  { name: "soak", suffix: ".soak.test.ts", timeoutMs: 600_000 },
 ];
 const suffixes = testGates.map(({ suffix }) => suffix).filter((suffix) => suffix !== undefined);
 const gateNames = [...staticGates, ...testGates].map(({ name }) => name).concat("bench");
+const onDemand = ["soak"];
 
 const { wanted, paths } = parseArguments(process.argv.slice(2));
 const node = setup();
@@ -54,8 +57,9 @@ for (const { name, suffix, timeoutMs } of testGates) {
       return suffix === undefined ? !suffixes.some((other) => file.endsWith(other)) : file.endsWith(suffix);
     });
     if (files.length === 0) return undefined;
-    // Tests that start processes or count on a free machine do not share it with others.
-    const concurrency = suffix === undefined ? Math.min(4, availableParallelism()) : 1;
+    // Tests that start processes or count on a free machine do not share it with others; simulated time does not mind.
+    const shares = name === "unit" || name === "simulation";
+    const concurrency = shares ? Math.min(4, availableParallelism()) : 1;
     return runTests({ node, files, concurrency, timeoutMs, cwd: root, env: environment });
   });
 }
@@ -71,6 +75,7 @@ if (total.skipped.length > 0) {
   for (const { name, reason } of total.skipped) console.log(`  ${name}: ${reason}`);
   console.log("");
 }
+for (const name of onDemand) if (!wanted.includes(name)) console.log(`not run: ${name} (npm test -- --only ${name})`);
 const skippedText = total.skipped.length > 0 ? `, ${total.skipped.length} skipped` : "";
 console.log(`${total.passed} passed, ${total.failed} failed${skippedText}`);
 process.exitCode = total.failed === 0 && total.passed > 0 ? 0 : 1;
@@ -95,7 +100,7 @@ async function gate(name, run) {
 }
 
 function parseArguments(args) {
-  let wanted = gateNames;
+  let wanted = gateNames.filter((name) => !onDemand.includes(name));
   const paths = [];
   for (let i = 0; i < args.length; i++) {
     if (args[i] === "--static") wanted = staticGates.map(({ name }) => name);
