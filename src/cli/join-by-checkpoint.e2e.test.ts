@@ -24,6 +24,8 @@ test("a master joins a cluster whose log was cut: by a checkpoint, then by the l
         for (let made = 0; made < 2; made++) {
           await own.journalCheckpoint();
           await client.create(`/between-${node.id}-${made}`);
+          // A standby hears of it a moment later, and makes no second checkpoint of the same state.
+          await masters.settled();
         }
         const { firstIndex } = await own.journalStatus();
         assert.ok(firstIndex > 1000, `the log of ${node.id} begins at ${firstIndex}`);

@@ -36,13 +36,15 @@ export async function serveWorker(config: Config, doors: Doors): Promise<Served>
   const self = { software: version, role: "worker", name: id ?? "worker" };
   const connectMaster = (text: string): RpcMaster =>
     new RpcMaster({ address: parseHostPort(text), network, clock, logger, self });
+  const directories = await resolveCapacities(config, doors);
+  const limits = limitsOf(config);
   const sender = await FileSender.open({ threads: threadCount(config["worker.threads"]), logger });
   const worker = await Worker.start({
     sender,
     ...(id === undefined ? {} : { id: id as WorkerId }),
     incarnation: randomBytes(16).toString("hex"),
     place: config["worker.place"],
-    directories: await resolveCapacities(config, doors),
+    directories,
     disk,
     clock,
     random: new Random(randomBytes(4).readUInt32LE()),
@@ -56,7 +58,11 @@ export async function serveWorker(config: Config, doors: Doors): Promise<Served>
     advertisedHost: host,
     gateways: () => addresses,
     software: version,
-    limits: limitsOf(config),
+    limits,
+  }).catch(async (error: unknown) => {
+    // Its threads would keep the process.
+    await sender?.close();
+    throw error;
   });
   const gateways: RunningGateway[] = [];
   let client: HeadpondClient | undefined;

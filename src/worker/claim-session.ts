@@ -78,12 +78,18 @@ export class ClaimSession {
 
   /** Whose the block is; waits until it is somebody's. */
   async claimant(block: BlockIndex, signal: AbortSignal): Promise<WorkerId> {
-    for (;;) {
-      const claimant = this.view.claimant(block);
-      if (claimant !== undefined) return claimant;
-      this.#wanted.add(block);
+    const known = this.view.claimant(block);
+    if (known !== undefined) return known;
+    this.#wanted.add(block);
+    try {
+      // Once: every report says what is wanted.
       this.hurry();
-      await this.changed(signal);
+      for (;;) {
+        await this.changed(signal);
+        const claimant = this.view.claimant(block);
+        if (claimant !== undefined) return claimant;
+      }
+    } finally {
       this.#wanted.delete(block);
     }
   }
