@@ -6,7 +6,6 @@ import { access } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { whyNoNamespaces } from "../testing/network-namespaces.ts";
 import { hasZooKeeper } from "../testing/zookeeper-ensemble.ts";
 
 const examples = fileURLToPath(new URL("../../examples", import.meta.url));
@@ -38,19 +37,6 @@ test("three masters lose their leader under a load and a writer, and nothing els
   assert.throws(() => process.kill(Number(pid), 0), "the killed master's process is gone");
   const [, directory = ""] = /below (\/\S+)/.exec(output) ?? [];
   await assert.rejects(access(directory), "its directory is gone");
-});
-
-test("a load on links of 10 MB/s is planned, watched, and whole everywhere; a drained worker loses nothing", {
-  timeout: 240_000,
-  skip: whyNoNamespaces(),
-}, async () => {
-  const { code, output } = await runExample("shaped-load.ts");
-  assert.equal(code, 0, output);
-  assert.match(output, /bound +6\.7 s \(configured\)/);
-  assert.match(output, /job +1 succeeded/);
-  assert.match(output, /the origin sent [0-9.]+ times the model; 6 copies, all with its SHA-256/);
-  assert.match(output, /n6 is drained: nothing is lost when it is stopped/);
-  assert.equal(output.match(/n[1-6] +READY +64 MiB/g)?.length, 6, output);
 });
 
 test("masters over a shared directory lose their primary and all of ZooKeeper, and nothing else", {
