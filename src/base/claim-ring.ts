@@ -23,9 +23,11 @@ export type Participant = {
   /** Where it stands among the others. */
   readonly rank: string;
   readonly have: BlockBitmap;
-  /** Its claims that it does not hold yet. */
-  readonly claims: Set<number>;
+  /** Its claims that it does not hold yet, and since when they are its own. */
+  readonly claims: Map<number, number>;
   arriving: ReadonlyMap<number, number>;
+  session: string;
+  sequence: number;
   reportedMs: number;
   done: boolean;
   /** Blocks that it claimed, ever. */

@@ -11,6 +11,8 @@ const a = "a" as WorkerId;
 const b = "b" as WorkerId;
 const c = "c" as WorkerId;
 
+let sequence = 0;
+
 function table(expected = 3): ClaimTable {
   return new ClaimTable({
     blockCount,
@@ -27,6 +29,8 @@ function report(worker: WorkerId, have: readonly number[] = [], more: Partial<Cl
   for (const block of have) bitmap.add(block as BlockIndex);
   return {
     worker,
+    session: "s",
+    sequence: ++sequence,
     have: bitmap,
     reading: [],
     arriving: [],
@@ -171,4 +175,14 @@ test("a view that hears all news knows every owner, in whatever pieces the news 
     [a, b, c].every((worker) => (held.get(worker)?.size ?? 0) > blockCount / 2),
     `seed ${seed}: the load stands still`,
   );
+});
+
+test("a report that was overtaken takes nothing away", () => {
+  const claims = table();
+  const old = report(a);
+  for (const worker of [a, b, c]) claims.report(report(worker), 0);
+  claims.report(report(a, [0]), 10);
+  claims.report(old, 20);
+  assert.equal(claims.owner(0), a);
+  assert.equal([...claims.participants()].find(({ worker }) => worker === a)?.have.count, 1);
 });

@@ -48,6 +48,9 @@ const complaintsMax = 4;
 
 export type ClaimReport = {
   readonly worker: WorkerId;
+  /** Grows with each report of one session. Reports overtake each other: what an older one holds is out of date. */
+  readonly session: string;
+  readonly sequence: number;
   /** What it holds, checked. */
   readonly have: BlockBitmap;
   /** Blocks that it reads from the origin now. */
@@ -156,6 +159,11 @@ export class ClaimTable {
       this.#settledMs += this.#limits.succeedMs - this.#limits.settleMs;
     }
     const participant = this.#join(report.worker, nowMs);
+    for (const [block, claimant] of report.lost) this.#lost(block, claimant, participant, nowMs);
+    const isOld = participant.session === report.session && report.sequence < participant.sequence;
+    if (isOld) return this.tick(nowMs);
+    participant.session = report.session;
+    participant.sequence = report.sequence;
     participant.done = report.done;
     participant.arriving = new Map(report.arriving);
     this.#takeHoldings(participant, report.have);
@@ -164,15 +172,14 @@ export class ClaimTable {
     noteProgress(participant, report.have.count + arrivingBytes / this.#blockSizeBytes, nowMs);
     if (judge(this.#participants, this.#plan, participant, this.#limits, nowMs)) {
       this.#replan();
-      this.#relieve();
+      this.#relieve(nowMs);
     }
     for (const block of report.reading) {
-      if (block < this.blockCount && this.#owners[block] === undefined) this.#claim(block, participant);
+      if (block < this.blockCount && this.#owners[block] === undefined) this.#claim(block, participant, nowMs);
     }
     for (const block of report.wanted) {
       if (block < this.blockCount && this.#owners[block] === undefined) this.#wanted.add(block);
     }
-    for (const [block, claimant] of report.lost) this.#lost(block, claimant, participant, nowMs);
     this.tick(nowMs);
   }
 
@@ -228,8 +235,10 @@ export class ClaimTable {
       worker,
       rank: this.#rankOf(worker),
       have: new BlockBitmap(this.blockCount),
-      claims: new Set(),
+      claims: new Map(),
       arriving: new Map(),
+      session: "",
+      sequence: 0,
       reportedMs: nowMs,
       done: false,
       granted: 0,
@@ -284,7 +293,7 @@ export class ClaimTable {
     else owner.have.delete(block as BlockIndex);
     const holder = this.#holder(block);
     if (holder !== undefined) this.#setOwner(block, holder.worker);
-    else this.#claim(block, asker);
+    else this.#claim(block, asker, nowMs);
   }
 
   #holder(block: number): Participant | undefined {
@@ -307,9 +316,9 @@ export class ClaimTable {
     this.#log.push(block);
   }
 
-  #claim(block: number, participant: Participant): void {
+  #claim(block: number, participant: Participant, nowMs: number): void {
     this.#setOwner(block, participant.worker);
-    participant.claims.add(block);
+    participant.claims.set(block, nowMs);
     participant.granted++;
     this.#claimed++;
   }
@@ -322,7 +331,7 @@ export class ClaimTable {
       if (block === undefined) return;
       const participant = this.#claimantFor(block, nowMs);
       if (participant === undefined) return;
-      this.#claim(block, participant);
+      this.#claim(block, participant, nowMs);
     }
   }
 
@@ -354,15 +363,18 @@ export class ClaimTable {
   }
 
   /** Claims of those who stand apart go to others, who go on where they are. */
-  #relieve(): void {
+  #relieve(nowMs: number): void {
     for (const slow of this.#participants.values()) {
       if (!slow.apart || slow.claims.size === 0) continue;
-      for (const block of slow.claims) {
-        const better = this.#claimantFor(block, slow.reportedMs);
+      for (const [block, sinceMs] of slow.claims) {
+        // What is young or nearly there ends sooner by itself, and would be read twice.
+        const bytes = slow.arriving.get(block) ?? 0;
+        if (nowMs - sinceMs < this.#limits.lagMs || bytes > this.#blockSizeBytes * 0.7) continue;
+        const better = this.#claimantFor(block, nowMs);
         if (better === undefined || better.apart) continue;
         slow.claims.delete(block);
         this.#claimed--;
-        this.#claim(block, better);
+        this.#claim(block, better, nowMs);
       }
     }
   }

@@ -113,7 +113,7 @@ export const settings = {
     "Host name or address that others reach this worker by; default: the host of its place.",
   ),
   "worker.originConcurrency": integer(8, 1, 1024, "Blocks read from each under store at once."),
-  "worker.peerConcurrency": integer(8, 1, 1024, "Blocks taken from other workers at once."),
+  "worker.peerConcurrency": integer(12, 1, 1024, "Blocks taken from other workers at once."),
   "worker.loads": choice(
     "owners",
     ["owners", "claims"],

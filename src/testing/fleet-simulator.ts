@@ -211,6 +211,8 @@ export class FleetSimulator {
     table.report(
       {
         worker: worker.id,
+        session: "",
+        sequence: this.#nowMs,
         have: worker.have,
         reading: transfers
           .filter(({ source, claimant }) => source === undefined && claimant === worker.id)

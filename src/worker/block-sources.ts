@@ -94,8 +94,13 @@ export class BlockSources {
     if (address === undefined) throw new HeadpondError("unavailable", `worker ${worker} is not in the list`);
     const isClaimed = question.claimant !== undefined;
     const makeRoom = async (): Promise<void> => {
-      await reception.takeSlot(this.#peerSlots);
-      await reception.takeBuffer();
+      fill.awaitsRoom = true;
+      try {
+        await reception.takeSlot(this.#peerSlots);
+        await reception.takeBuffer();
+      } finally {
+        fill.awaitsRoom = false;
+      }
     };
     if (!isClaimed) await makeRoom();
     askAgainForTheLastByte(fill);

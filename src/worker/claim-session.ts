@@ -31,6 +31,8 @@ export const claimSessionLimits: ClaimSessionLimits = { pollMs: 200, retryMs: 50
 type UnderWay = { readonly block: BlockIndex; readonly bytes: number; readonly fromOrigin: boolean };
 
 export type ClaimSessionDependencies = {
+  /** Another one for each session. */
+  readonly name: string;
   readonly file: CachedFile;
   readonly members: Members;
   readonly clock: Clock;
@@ -53,6 +55,7 @@ export class ClaimSession {
   readonly #wanted = new Set<BlockIndex>();
   readonly #failed = new Set<BlockIndex>();
   #version = 0;
+  #sequence = 0;
   #gapMs = 0;
   #change = Promise.withResolvers<void>();
   #hurrying = false;
@@ -214,6 +217,8 @@ export class ClaimSession {
       table: this.view.table ?? "",
       claimsVersion: this.view.claimsVersion,
       version: this.#version,
+      session: this.#deps.name,
+      sequence: ++this.#sequence,
       have: Buffer.from(file.bitmap()).toString("base64"),
       reading: underWayNow.filter(({ fromOrigin }) => fromOrigin).map(({ block }) => block),
       arriving: underWayNow.filter(({ bytes }) => bytes > 0).map(({ block, bytes }) => [block, bytes]),

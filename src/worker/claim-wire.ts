@@ -23,6 +23,9 @@ export const ClaimRequest = Type.Object({
   table: Type.String({ maxLength: 128 }),
   claimsVersion: Count,
   version: Count,
+  /** Drawn at random when the load begins there, and counted from 1. */
+  session: Type.String({ minLength: 1, maxLength: 64 }),
+  sequence: Count,
   /** `BlockBitmap.toBytes`, base64. */
   have: Type.String({ maxLength: 1024 * 1024 }),
   reading: BlockList,
@@ -71,6 +74,8 @@ export function parseClaimReply(document: unknown, blockCount: number): ClaimRep
 export function reportOf(asked: ClaimRequest, table: string, blockCount: number): ClaimReport {
   return {
     worker: asked.by,
+    session: asked.session,
+    sequence: asked.sequence,
     have: BlockBitmap.fromBytes(Buffer.from(asked.have, "base64"), blockCount),
     reading: asked.reading,
     arriving: asked.arriving,

@@ -17,6 +17,7 @@ import type { Reception } from "./reception.ts";
 /** Times that a block changes hands before it counts as not to be had now. */
 const roundsMax = 12;
 
+const stalled = new HeadpondError("timeout", "a neighbour gave nothing for too long");
 const reroute = new HeadpondError("cancelled", "the order of the workers has changed");
 
 export type ClaimedFetchDependencies = {
@@ -63,6 +64,8 @@ export async function fetchClaimed(reception: Reception, dependencies: ClaimedFe
         if (signal.aborted || fill.phase !== "filling") throw error;
         if (error.details?.["gone"] === true) throw error;
         lastError = error;
+        // Room is for bytes that come: workers whose room is taken by blocks that they wait for from each other would wait for ever.
+        if (attempt.signal.reason === stalled) reception.giveUp();
         dependencies.logger.debug("a neighbour did not give a block", {
           id: file.id,
           block,
@@ -78,6 +81,7 @@ export async function fetchClaimed(reception: Reception, dependencies: ClaimedFe
       round--;
       continue;
     }
+    if (round > 0) reception.giveUp();
     await session.lost(block, claimant, signal);
   }
   if (lastError !== undefined) throw lastError;
@@ -91,15 +95,17 @@ function watchAttempt(
   claimant: WorkerId,
   attempt: AbortController,
 ): { end(): void } {
-  const attemptWatch = new AttemptWatch(fill.filledBytes, clock.monotonicMs());
+  let attemptWatch = new AttemptWatch(fill.filledBytes, clock.monotonicMs());
   const { plan } = session.view;
   const look = (): void => {
+    // It is we who are not ready, not the neighbour.
+    if (fill.awaitsRoom) attemptWatch = new AttemptWatch(fill.filledBytes, clock.monotonicMs());
     const isBest = session.view.plan === plan || session.view.route(fill.block)?.[0] === worker;
     const isClaimant = worker === claimant;
     const isApart = !session.view.plan.ring.includes(worker);
     const verdict = attemptWatch.look(fill.filledBytes, clock.monotonicMs(), { isBest, isClaimant, isApart });
     if (verdict === "reroute") attempt.abort(reroute);
-    if (verdict === "stalled") attempt.abort(new HeadpondError("timeout", `${worker} gave nothing for too long`));
+    if (verdict === "stalled") attempt.abort(stalled);
     if (verdict === "go-on") timer = clock.timer(attemptLimits.lookMs, look);
   };
   let timer = clock.timer(attemptLimits.lookMs, look);

@@ -46,6 +46,7 @@ export class Claims {
   readonly service: ClaimService;
   readonly #deps: ClaimsDependencies;
   readonly #sessions = new Map<CachedFile, { readonly session: ClaimSession; users: number }>();
+  #begun = 0;
   #closed = false;
 
   constructor(dependencies: ClaimsDependencies) {
@@ -108,6 +109,7 @@ export class Claims {
   #session(file: CachedFile): ClaimSession {
     const { members, clock, logger, fetcher, limits, holders } = this.#deps;
     return new ClaimSession({
+      name: `${this.#deps.incarnation.slice(0, 40)}/${++this.#begun}`,
       file,
       members,
       clock,

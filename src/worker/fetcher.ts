@@ -38,7 +38,8 @@ export type FetcherLimits = SourceLimits & {
 
 export const fetcherLimits: FetcherLimits = {
   originReadsMax: 8,
-  peerReadsMax: 8,
+  // As many as a load has claims under way.
+  peerReadsMax: 12,
   diskReadsMax: 2,
   directWritesMax: 12,
   sourcesMax: 12,

@@ -31,6 +31,8 @@ export class Fill {
   asking: WorkerId | undefined;
   /** It comes, or is about to come, from the under store. */
   readsOrigin = false;
+  /** Bytes are about to come, and wait until there is room for them here. */
+  awaitsRoom = false;
   /** Resolves when readers may have the bytes; rejects when the block cannot be had. */
   readonly verified: Promise<void>;
   /** Resolves when the block is present in the cache; rejects also when only that failed. */

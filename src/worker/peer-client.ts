@@ -59,6 +59,7 @@ export type PeerBlockRequest = {
 
 export class PeerClient {
   readonly #http: HttpClient;
+  readonly #control: HttpClient;
   readonly #clock: Clock;
   readonly #limits: PeerLimits;
   readonly #onBytes: (bytes: number) => void;
@@ -66,11 +67,14 @@ export class PeerClient {
 
   constructor(options: {
     readonly http: HttpClient;
+    /** For questions: they must not wait behind blocks that wait themselves. */
+    readonly control: HttpClient;
     readonly clock: Clock;
     readonly limits: PeerLimits;
     readonly onBytes: (bytes: number) => void;
   }) {
     this.#http = options.http;
+    this.#control = options.control;
     this.#clock = options.clock;
     this.#limits = options.limits;
     this.#onBytes = options.onBytes;
@@ -132,7 +136,7 @@ export class PeerClient {
   /** Undefined: it cannot be asked, or knows nothing of the file. */
   async holdings(address: string, file: CachedFile): Promise<BlockBitmap | undefined> {
     try {
-      const response = await this.#http.request({
+      const response = await this.#control.request({
         method: "GET",
         url: `http://${address}/v1/holdings/${file.id}`,
         connectTimeoutMs: this.#limits.connectTimeoutMs,
@@ -147,7 +151,7 @@ export class PeerClient {
 
   /** Reports to the coordinator of a load. Throws what it answered, `unavailable`, `timeout` or `corrupt`. */
   async claim(address: string, file: CachedFile, asked: ClaimRequest, signal: AbortSignal): Promise<ClaimReply> {
-    const response = await this.#http.request({
+    const response = await this.#control.request({
       method: "POST",
       url: `http://${address}/v1/claims/${file.id}`,
       headers: {
@@ -200,7 +204,7 @@ export class PeerClient {
     for (let attempt = 1; ; attempt++) {
       const startedMs = this.#clock.monotonicMs();
       try {
-        const response = await this.#http.request({
+        const response = await this.#control.request({
           method: "HEAD",
           url: `http://${address}/v1/alive`,
           connectTimeoutMs: probeTimeoutMs,

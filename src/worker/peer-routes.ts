@@ -7,6 +7,7 @@ import { BlockBitmap } from "../base/blocks.ts";
 import { HeadpondError } from "../base/errors.ts";
 import { type BlockIndex, parseFileVersionId, type WorkerId } from "../base/ids.ts";
 import type { BufferPool } from "../io/aligned-buffer.ts";
+import type { Clock } from "../io/clock.ts";
 import type { FileSender } from "../io/file-sender.ts";
 import type { HttpRequest } from "../io/http-request.ts";
 import type { HttpResponse } from "../io/http-response.ts";
@@ -27,6 +28,7 @@ export type PeerRoutesDependencies = {
   readonly members: Members;
   readonly descriptors: Descriptors;
   readonly pool: BufferPool;
+  readonly clock: Clock;
   /** Absent: all bytes go through this thread. */
   readonly sender?: FileSender | undefined;
   /** Blocks on their way to peers at once; more are answered `429`. */
@@ -36,6 +38,9 @@ export type PeerRoutesDependencies = {
   readonly onSent: (bytes: number) => void;
 };
 
+/** What arrives within so long is passed on together, unless it is so much. */
+const gatherMs = 10;
+const gatherBytes = 64 * 1024;
 /** When no pooled buffer is free. */
 const privatePieceBytes = 64 * 1024;
 
@@ -178,7 +183,7 @@ export class PeerRoutes {
 
   /** The head with the first bytes (before them an error has a status of its own), the rest as it comes, then the checksum. */
   async #sendGrowing(request: HttpRequest, response: HttpResponse, fill: Fill, from: number): Promise<void> {
-    const { fetcher } = this.#deps;
+    const { fetcher, clock } = this.#deps;
     const { file, block } = fill;
     await fill.progress(from);
     fill.throwIfFailed();
@@ -195,6 +200,9 @@ export class PeerRoutes {
           return piece.length;
         }
         await fill.progress(offset);
+        // Passed on packet by packet, bytes cost several times the processor time.
+        const isLittle = fill.filledBytes - offset < gatherBytes && fill.filledBytes < fill.length;
+        if (isLittle && fill.phase === "filling") await clock.sleep(gatherMs, request.signal);
         request.signal.throwIfAborted();
       }
     });

@@ -35,6 +35,8 @@ export type WorkerLimits = {
   readonly connectionsMax: number;
   /** Connections to each other worker. */
   readonly peerConnectionsMax: number;
+  /** The same for questions, which are short. */
+  readonly peerControlConnectionsMax: number;
   readonly readerStreamsMax: number;
   readonly peerStreamsMax: number;
   /** Objects written through at once. */
@@ -65,7 +67,8 @@ export const workerLimits: WorkerLimits = {
   piecesMax: 48,
   pieceBytes: 1024 * 1024,
   connectionsMax: 10_000,
-  peerConnectionsMax: 32,
+  peerConnectionsMax: 64,
+  peerControlConnectionsMax: 8,
   readerStreamsMax: 2048,
   peerStreamsMax: 256,
   writesMax: 32,

@@ -66,6 +66,8 @@ export class Worker {
   readonly #server: DataServer;
   readonly #admin: HttpServer;
   readonly #http: HttpClient;
+  /** For questions to peers. */
+  readonly #controlHttp: HttpClient;
   /** Bytes of each version read from its under store since the start, whether it is still held or not. */
   readonly #originBytes = new Map<FileVersionId, number>();
   #links: MasterLinks | undefined;
@@ -92,8 +94,13 @@ export class Worker {
     });
     this.#stores = new UnderStores({ open: options.openUnderStore, logger });
     this.#http = new HttpClient({ clock, limits: { connectionsPerOriginMax: limits.peerConnectionsMax } });
+    this.#controlHttp = new HttpClient({
+      clock,
+      limits: { connectionsPerOriginMax: limits.peerControlConnectionsMax },
+    });
     const peerClient = new PeerClient({
       http: this.#http,
+      control: this.#controlHttp,
       clock,
       limits: limits.peer,
       onBytes: (bytes) => this.#metrics.peerBytesIn(bytes),
@@ -201,6 +208,7 @@ export class Worker {
       members: this.members,
       descriptors: this.#descriptors,
       pool,
+      clock,
       sender: options.sender,
       streamsMax: limits.peerStreamsMax,
       listWaitMs: limits.fetcher.listWaitMs,
@@ -324,6 +332,7 @@ export class Worker {
     await this.#digests.close();
     await this.#reports.settle();
     await this.#http.close();
+    await this.#controlHttp.close();
     await this.#stores.close();
     await this.cache.close();
   }
