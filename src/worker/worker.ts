@@ -12,6 +12,7 @@ import { HttpClient } from "../io/http-client.ts";
 import { HttpServer } from "../io/http-server.ts";
 import type { Logger } from "../io/logger.ts";
 import type { Address } from "../io/network.ts";
+import { formatAddress } from "../rpc/address.ts";
 import { BackgroundScrub } from "./background-scrub.ts";
 import { BlockCache } from "./block-cache.ts";
 import type { CachedFile } from "./cached-file.ts";
@@ -66,7 +67,6 @@ export class Worker {
   readonly #server: DataServer;
   readonly #admin: HttpServer;
   readonly #http: HttpClient;
-  /** For questions to peers. */
   readonly #controlHttp: HttpClient;
   /** Bytes of each version read from its under store since the start, whether it is still held or not. */
   readonly #originBytes = new Map<FileVersionId, number>();
@@ -94,10 +94,8 @@ export class Worker {
     });
     this.#stores = new UnderStores({ open: options.openUnderStore, logger });
     this.#http = new HttpClient({ clock, limits: { connectionsPerOriginMax: limits.peerConnectionsMax } });
-    this.#controlHttp = new HttpClient({
-      clock,
-      limits: { connectionsPerOriginMax: limits.peerControlConnectionsMax },
-    });
+    const few = { connectionsPerOriginMax: limits.peerControlConnectionsMax };
+    this.#controlHttp = new HttpClient({ clock, limits: few });
     const peerClient = new PeerClient({
       http: this.#http,
       control: this.#controlHttp,
@@ -499,8 +497,4 @@ export class Worker {
   #openStreams(): number {
     return this.#files.openStreams + this.#peers.openStreams;
   }
-}
-
-function formatAddress({ host, port }: Address): string {
-  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
