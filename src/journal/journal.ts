@@ -149,6 +149,8 @@ export interface Journal<Result> {
   readonly role: Role;
   /** Where the leader is, as far as known (`host:port` of its RPC). */
   readonly leaderAddress: string | undefined;
+  /** Why the own disk takes no more of the log for now; reads go on. Absent: it does, or the journal does not tell. */
+  readonly noSpace?: string | undefined;
   /** `undefined`: this journal has one member. */
   readonly cluster: JournalCluster | undefined;
   /** Of a journal that can move to another one: as `JournalCluster.onMembersChange`, of the present one and of those to come. */

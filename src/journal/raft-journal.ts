@@ -80,6 +80,9 @@ export class RaftJournal<Result> implements Journal<Result> {
     this.#roleListeners.push(listener);
   }
 
+  get noSpace(): string | undefined {
+    return this.#parts?.writer.noSpace?.message;
+  }
   get leaderAddress(): string | undefined {
     return this.#parts?.members.rpcOf(this.#parts.core.leader);
   }
@@ -323,8 +326,6 @@ export class RaftJournal<Result> implements Journal<Result> {
     });
   }
 
-  // Turns.
-
   #tickLater(): void {
     this.#tickTimer = this.#options.clock.timer(this.#raftConfig.tickMs, () => {
       // What came in while the process stood still is given first.
@@ -452,9 +453,8 @@ export class RaftJournal<Result> implements Journal<Result> {
     if (parts.core.role !== "leader") return parts.members.notLeader();
     if (parts.members.isShortOfSpace) return refusals.fullMajority();
     const { count, bytes } = this.#proposals;
-    if (count >= maxQueuedEntries || bytes + payloadBytes > maxQueuedBytes)
-      return refusals.overloadedProposals(count, bytes);
-    return undefined;
+    const isOver = count >= maxQueuedEntries || bytes + payloadBytes > maxQueuedBytes;
+    return isOver ? refusals.overloadedProposals(count, bytes) : undefined;
   }
 
   #refusalFor(reason: RefusalReason): HeadpondError {

@@ -104,6 +104,9 @@ export class SwitchingJournal<Result> implements Journal<Result>, JournalMoves {
   get leaderAddress(): string | undefined {
     return this.#reign?.journal.leaderAddress;
   }
+  get noSpace(): string | undefined {
+    return this.#reign?.journal.noSpace;
+  }
 
   get cluster(): JournalCluster | undefined {
     return this.#reign?.journal.cluster;

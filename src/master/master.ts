@@ -383,6 +383,7 @@ export class Master {
     const alarm = this.#options.alarm?.();
     if (alarm !== undefined) return alarm;
     const { journal } = this.#options;
+    if (journal.noSpace !== undefined) return `the log cannot be written, there is no space: ${journal.noSpace}`;
     if (journal.role === "leader") return this.#leading ? undefined : "this master was elected and takes over";
     return journal.leaderAddress === undefined ? "no leader is known" : undefined;
   }

@@ -277,7 +277,7 @@ async function writeUntilFull(stage: Stage, node: MasterNode): Promise<number> {
   await client.close();
   const ready = await fetch(`http://${node.http}/readyz`, { signal: AbortSignal.timeout(5000) });
   const said = (await ready.text()).trim();
-  assert.match(said, /no space/, `${node.id} does not say that its disk is full`);
+  assert.match(said, /no space/, `${node.id} does not say that its disk is full, but: ${said}`);
   say(`${node.id}: ${said}`);
   return refused;
 }
