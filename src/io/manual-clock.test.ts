@@ -46,3 +46,11 @@ test("the wall clock jumps, the monotonic one does not", () => {
   assert.equal(clock.wallMs(), 505);
   assert.equal(clock.monotonicMs(), 5);
 });
+
+test("time never runs back when two move it at once", async () => {
+  const clock = new ManualClock();
+  const slow = clock.advance(10);
+  clock.advanceSync(2000);
+  await slow;
+  assert.equal(clock.monotonicMs(), 2000);
+});

@@ -69,12 +69,14 @@ export class ManualClock implements Clock {
     for (const entry of this.#entries) if (next === undefined || entry.dueMs < next.dueMs) next = entry;
     if (next === undefined || next.dueMs > endMs) return false;
     this.#entries.delete(next);
-    this.#moveTo(Math.max(next.dueMs, this.#monotonicMs));
+    this.#moveTo(next.dueMs);
     next.callback();
     return true;
   }
 
+  /** Never back: while `advance` waits for a turn, somebody else may have moved on. */
   #moveTo(monotonicMs: number): void {
+    if (monotonicMs <= this.#monotonicMs) return;
     this.#wallMs += monotonicMs - this.#monotonicMs;
     this.#monotonicMs = monotonicMs;
   }

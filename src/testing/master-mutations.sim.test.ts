@@ -4,7 +4,7 @@ import { type MasterSimulationOptions, simulateMasters } from "./master-simulato
 import { masterMutations, plantInMasters } from "./master-simulator-mutations.ts";
 
 const ticks = 6000;
-const seedsMax = 12;
+const seedsMax = 24;
 
 for (const mutation of masterMutations) {
   test(`the simulator of masters finds out when ${mutation.name}`, async (t) => {
